@@ -1,0 +1,280 @@
+"""Random views of images: the report's transform on batches of tensors, on CPU or GPU.
+
+A view is a pure function of (seed, image number, view number, epoch): the numbers are hashed into the
+random parameters, so that no generator state exists that order, batches or processes could disturb.
+Pixels are RGB in [0, 1]; they are not rounded to 8 bits between the operations.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from manyviews.config import ViewConfig
+
+GRAY = (0.2989, 0.587, 0.114)  # luma of red, green and blue, ITU-R BT.601, as in torchvision
+CROP_ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+UINT32 = 0xFFFFFFFF
+
+
+def pcg4d(x: Tensor, y: Tensor, z: Tensor, w: Tensor) -> Tensor:
+    """Hash of four 32-bit integers to four.
+
+    Args:
+        x, y, z, w: int64 tensors that broadcast to one shape (...), values in [0, 2**32).
+    Returns:
+        (..., 4) int64, values in [0, 2**32).
+    Source: Jarzynski and Olano 2020, Hash Functions for GPU Rendering, JCGT 9(3).
+    """
+    # Products may overflow int64, but wrap around, and only their low 32 bits are kept.
+    x, y, z, w = ((v * 1664525 + 1013904223) & UINT32 for v in torch.broadcast_tensors(x, y, z, w))
+    for mix in (True, False):
+        x = (x + y * w) & UINT32
+        y = (y + z * x) & UINT32
+        z = (z + x * y) & UINT32
+        w = (w + y * z) & UINT32
+        if mix:
+            x, y, z, w = (v ^ (v >> 16) for v in (x, y, z, w))
+    return torch.stack((x, y, z, w), dim=-1)
+
+
+def uniform(seed: int, images: Tensor, views: Tensor, epoch: int, n: int) -> Tensor:
+    """Random numbers that depend on nothing but the arguments.
+
+    Args:
+        seed: 0 <= seed < 2**32.
+        images, views: image and view numbers, (B,) int64; views below 2**26.
+        epoch: 0 <= epoch < 2**32.
+        n: numbers for each view, at most 256.
+    Returns:
+        (B, n) float32, uniform in [0, 1).
+    """
+    block = torch.arange(-(-n // 4), device=images.device)  # each hash gives four numbers
+    key = (images[:, None], views[:, None] * 64 + block, torch.full_like(block, epoch))
+    hashed = pcg4d(*key, torch.full_like(block, seed))  # (B, blocks, 4)
+    return (hashed.flatten(1)[:, :n] >> 8).float() / 2**24
+
+
+@dataclass(frozen=True)
+class ViewParameters:
+    """What was drawn for each view; every tensor has B rows."""
+
+    top: Tensor  # (B,) pixels, first row of the crop
+    left: Tensor  # (B,) pixels, first column of the crop
+    height: Tensor  # (B,) pixels
+    width: Tensor  # (B,) pixels
+    flip: Tensor  # (B,) bool
+    jitter: Tensor  # (B,) bool
+    factors: Tensor  # (B, 4) of brightness, contrast, saturation (multiples) and hue (turns)
+    order: Tensor  # (B, 4) which of the four comes first, second, ...
+    grayscale: Tensor  # (B,) bool
+    blur: Tensor  # (B,) bool
+    sigma: Tensor  # (B,) pixels
+
+
+def _draw_crops(u: Tensor, config: ViewConfig, height: int, width: int) -> tuple[Tensor, ...]:
+    """Crop boxes (top, left, height, width), each (B,), from uniform numbers u (B, 22).
+
+    Area and aspect ratio are drawn until the box fits into the image, at most ten times; else the
+    largest central box of an allowed ratio serves.
+    """
+    low, high = config.crop_scale
+    area = height * width * (low + (high - low) * u[:, :CROP_ATTEMPTS])  # (B, attempts)
+    log_low, log_high = torch.tensor(config.crop_ratio).log().tolist()
+    ratio = (log_low + (log_high - log_low) * u[:, CROP_ATTEMPTS : 2 * CROP_ATTEMPTS]).exp()
+    w = (area * ratio).sqrt().round()
+    h = (area / ratio).sqrt().round()
+    fits = (w >= 1) & (w <= width) & (h >= 1) & (h <= height)
+    first = fits.int().argmax(dim=1, keepdim=True)  # (B, 1) the first attempt that fits
+    some = fits.any(dim=1)
+    w = torch.where(some, w.gather(1, first).squeeze(1), min(width, round(height * config.crop_ratio[1])))
+    h = torch.where(some, h.gather(1, first).squeeze(1), min(height, round(width / config.crop_ratio[0])))
+    top = torch.where(some, (u[:, -2] * (height - h + 1)).floor(), ((height - h) / 2).floor())
+    left = torch.where(some, (u[:, -1] * (width - w + 1)).floor(), ((width - w) / 2).floor())
+    return top, left, h, w
+
+
+def draw_parameters(
+    config: ViewConfig,
+    seed: int,
+    images: Tensor,
+    views: Tensor,
+    epoch: int,
+    height: int,
+    width: int,
+    dtype: torch.dtype = torch.float32,
+) -> ViewParameters:
+    """Draw the parameters of views of images of height x width pixels.
+
+    Args:
+        config: ranges and probabilities; if `config.frozen`, the epoch does not enter.
+        seed, images, views, epoch: see uniform.
+        dtype: of all that is not bool or int.
+    Source: torchvision's RandomResizedCrop, ColorJitter and GaussianBlur, whose distributions these are.
+    """
+    n_crop = 2 * CROP_ATTEMPTS + 2
+    u = uniform(seed, images, views, 0 if config.frozen else epoch, n_crop + 13).to(dtype)
+    top, left, crop_height, crop_width = _draw_crops(u[:, :n_crop], config, height, width)
+    flip, jitter, grayscale, blur, sigma, brightness, contrast, saturation, hue, *order = u[
+        :, n_crop:
+    ].unbind(dim=1)
+    strengths = u.new_tensor([config.brightness, config.contrast, config.saturation, config.hue])
+    centre = u.new_tensor([1, 1, 1, 0])
+    low = torch.cat([(centre - strengths)[:3].clamp(min=0), -strengths[3:]])
+    high = centre + strengths
+    factors = low + (high - low) * torch.stack([brightness, contrast, saturation, hue], dim=1)
+    return ViewParameters(
+        top=top,
+        left=left,
+        height=crop_height,
+        width=crop_width,
+        flip=flip < config.flip_p,
+        jitter=jitter < config.jitter_p,
+        factors=factors,
+        order=torch.stack(order, dim=1).argsort(dim=1),
+        grayscale=grayscale < config.grayscale_p,
+        blur=blur < config.blur_p,
+        sigma=config.blur_sigma[0] + (config.blur_sigma[1] - config.blur_sigma[0]) * sigma,
+    )
+
+
+def resize_matrix(start: Tensor, length: Tensor, size_in: int, size_out: int) -> Tensor:
+    """Linear interpolation of a stretch of pixels, antialiased where it shrinks.
+
+    Args:
+        start, length: the stretch, in pixels, (B,).
+        size_in, size_out: pixels of the whole line, and of the result.
+    Returns:
+        (B, size_out, size_in); rows sum to 1, and weights outside the stretch are 0.
+    """
+    scale = (length / size_out)[:, None, None]
+    first = start[:, None, None]
+    pixel = torch.arange(size_in, device=start.device) + 0.5  # (in,)
+    centre = first + (torch.arange(size_out, device=start.device)[:, None] + 0.5) * scale  # (B, out, 1)
+    weights = (1 - (pixel - centre).abs() / scale.clamp(min=1)).clamp(min=0)
+    weights = weights * ((pixel > first) & (pixel < first + length[:, None, None]))
+    return weights / weights.sum(dim=2, keepdim=True)
+
+
+def blur_matrix(sigma: Tensor, kernel: int, size: int) -> Tensor:
+    """Gaussian blur of a line of pixels, reflected at its ends.
+
+    Args:
+        sigma: pixels, (B,).
+        kernel: taps, odd, pixels.
+        size: pixels of the line.
+    Returns:
+        (B, size, size); rows sum to 1.
+    """
+    offset = torch.arange(kernel, device=sigma.device) - kernel // 2  # (kernel,)
+    taps = torch.softmax(-0.5 * (offset / sigma[:, None]) ** 2, dim=1)  # (B, kernel)
+    source = (torch.arange(size, device=sigma.device) + offset[:, None]).abs()  # (kernel, size)
+    source = size - 1 - (size - 1 - source).abs()
+    return torch.einsum("bk,koi->boi", taps, torch.nn.functional.one_hot(source, size).to(taps.dtype))
+
+
+def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Apply a matrix along each image axis: (B, 3, H, W), (B, H', H), (B, W', W) -> (B, 3, H', W')."""
+    b, c, h, w = images.shape
+    wide = torch.bmm(images.reshape(b, c * h, w), columns.transpose(1, 2)).view(b, c, h, columns.shape[1])
+    return torch.matmul(rows[:, None], wide)
+
+
+def crop_resize(images: Tensor, p: ViewParameters, size: int) -> Tensor:
+    """Cut each image's box, resize it to size x size and mirror it where drawn so."""
+    height, width = images.shape[2:]
+    rows = resize_matrix(p.top, p.height, height, size)
+    columns = resize_matrix(p.left, p.width, width, size)
+    columns = torch.where(p.flip[:, None, None], columns.flip(1), columns)
+    return separable(images, rows, columns)
+
+
+def to_gray(images: Tensor) -> Tensor:
+    """Luma, (B, 1, H, W)."""
+    red, green, blue = images.unbind(dim=1)
+    return (GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue)[:, None]
+
+
+def _blend(images: Tensor, other: Tensor | float, factor: Tensor) -> Tensor:
+    """factor * images + (1 - factor) * other, kept in [0, 1]; factor (B,)."""
+    factor = factor[:, None, None, None]
+    return (factor * images + (1 - factor) * other).clamp_(0, 1)
+
+
+def adjust_hue(images: Tensor, turns: Tensor) -> Tensor:
+    """Turn the hue at equal HSV saturation and value; turns (B,) in [-0.5, 0.5]."""
+    value, index = images.max(dim=1, keepdim=True)
+    chroma = value - images.amin(dim=1, keepdim=True)
+    red, green, blue = images.split(1, dim=1)
+    # Sixths of a turn from red; where chroma is 0 the hue has no meaning and no effect.
+    sextant = torch.where(index == 0, green - blue, torch.where(index == 1, blue - red, red - green))
+    hue = sextant / chroma.clamp(min=1e-12) + 2 * index + 6 * turns[:, None, None, None]
+    k = (hue + hue.new_tensor([5, 3, 1])[:, None, None]) % 6
+    return value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
+
+
+def adjust(images: Tensor, operation: int, factor: Tensor) -> Tensor:
+    """One of the four colour operations; images (B, 3, H, W), factor (B,)."""
+    if operation == BRIGHTNESS:
+        return _blend(images, 0.0, factor)
+    if operation == CONTRAST:
+        return _blend(images, to_gray(images).mean(dim=(2, 3), keepdim=True), factor)
+    if operation == SATURATION:
+        return _blend(images, to_gray(images), factor)
+    return adjust_hue(images, factor)
+
+
+def color_jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
+    """Brightness, contrast, saturation and hue, in each image's own order; factors and order (B, 4)."""
+    for place in range(4):
+        # Views with the same operation at this place form one group, so that each is done only once.
+        groups = [(order[:, place] == operation).nonzero().squeeze(1) for operation in range(4)]
+        changed = [adjust(images[rows], op, factors[rows, op]) for op, rows in enumerate(groups)]
+        images = torch.empty_like(images).index_copy_(0, torch.cat(groups), torch.cat(changed))
+    return images
+
+
+def apply_parameters(images: Tensor, p: ViewParameters, size: int, blur_kernel: int) -> Tensor:
+    """Turn images (B, 3, H, W) in [0, 1] into the views (B, 3, size, size) that p describes."""
+    views = crop_resize(images, p, size)
+    rows = p.jitter.nonzero().squeeze(1)
+    views[rows] = color_jitter(views[rows], p.factors[rows], p.order[rows])
+    rows = p.grayscale.nonzero().squeeze(1)
+    views[rows] = to_gray(views[rows]).expand(-1, 3, -1, -1)
+    rows = p.blur.nonzero().squeeze(1)
+    blur = blur_matrix(p.sigma[rows], blur_kernel, size)
+    views[rows] = separable(views[rows], blur, blur)
+    return views
+
+
+def make_views(
+    dataset: Tensor,
+    images: Tensor,
+    views: Tensor,
+    epoch: int,
+    *,
+    seed: int,
+    size: int,
+    config: ViewConfig,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Views of some images of a dataset.
+
+    Args:
+        dataset: all images, (N, 3, H, W) uint8.
+        images: which image each view is of, (B,) int64.
+        views: which of the image's views, (B,) int64; see PairSampler.
+        epoch: fresh views each epoch, unless config.frozen.
+        seed: of the study.
+        size: height and width of a view, pixels.
+        config: strengths of the transform.
+        dtype: of the pixels and the arithmetic.
+    Returns:
+        (B, 3, size, size) in [0, 1].
+    Source: the report's transform; Chen et al. 2020, arXiv:2002.05709, Appendix A.
+    """
+    height, width = dataset.shape[2:]
+    p = draw_parameters(config, seed, images, views, epoch, height, width, dtype)
+    kernel = config.blur_kernel or (3 if size <= 32 else 5)
+    return apply_parameters(dataset[images].to(dtype).div_(255), p, size, kernel)

@@ -1,0 +1,240 @@
+"""One frozen, validated configuration of a run; its defaults are the report's recipe.
+
+A profile (notebooks/profiles/*.yaml) names only what departs from it.
+"""
+
+import ast
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from manyviews import paths
+
+NAME = r"^[a-z0-9][a-z0-9_.-]*$"  # of a folder under results/
+EXPERIMENT = frozenset({"run", "depth", "stem", "n_views"})  # what a notebook sets, and no profile
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message names the key and the fix."""
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class DataConfig(Section):
+    """Which images. A dataset is a folder with train.npz, val.npz and ood.npz."""
+
+    name: Literal["fractals", "tiny-imagenet", "folder"] = "folder"
+    path: str | None = None  # folder: where the .npz files are; tiny-imagenet: the zip file
+    classes: PositiveInt | None = None  # None: all there are
+    ood_classes: PositiveInt | None = None
+    train_per_class: PositiveInt | None = None
+    val_per_class: PositiveInt | None = None
+    ood_per_class: PositiveInt | None = None
+    image_size: Annotated[int, Field(ge=8)] = 64  # pixels, height and width
+    seed: Annotated[int, Field(ge=0)] = 0  # of the fractals
+
+    @model_validator(mode="after")
+    def _complete(self) -> "DataConfig":
+        if self.name == "folder" and self.path is None:
+            raise ValueError("a dataset of name 'folder' needs data.path, the folder of its .npz files")
+        sizes = ("classes", "ood_classes", "train_per_class", "val_per_class", "ood_per_class")
+        missing = [size for size in sizes if getattr(self, size) is None]
+        if self.name == "fractals" and missing:
+            raise ValueError(f"fractals need data.{missing[0]}, a number of images or classes")
+        return self
+
+
+class NetworkConfig(Section):
+    """Sizes shared by all runs; depth and stem belong to the experiment."""
+
+    width: PositiveInt = 64  # channels of the first stage; 64 is the original ResNet
+    feature_dim: PositiveInt = 1000  # the `fc` output, which the probes read
+    projection_hidden: PositiveInt = 2048
+    projection_dim: PositiveInt = 128
+    projection_norm: bool = False  # BatchNorm in the projection head
+
+
+class ViewConfig(Section):
+    """Strengths of the random view transform, in the order in which they are applied."""
+
+    crop_scale: tuple[Positive, Positive] = (0.2, 1.0)  # share of the image's area
+    crop_ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)  # width / height
+    flip_p: Probability = 0.5
+    jitter_p: Probability = 0.8
+    brightness: NonNegative = 0.4
+    contrast: NonNegative = 0.4
+    saturation: NonNegative = 0.4
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1  # turns of the colour wheel
+    grayscale_p: Probability = 0.2
+    blur_p: Probability = 0.5
+    blur_sigma: tuple[Positive, Positive] = (0.1, 2.0)  # pixels
+    blur_kernel: PositiveInt | None = None  # pixels, odd; None: 5, and 3 at 32 px and below
+    frozen: bool = False  # views drawn once and reused every epoch
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ViewConfig":
+        for name in ("crop_scale", "crop_ratio", "blur_sigma"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} must be [low, high], not [{low}, {high}]")
+        if self.crop_scale[1] > 1:
+            raise ValueError(f"crop_scale is a share of the area, at most 1, not {self.crop_scale[1]}")
+        if self.blur_kernel is not None and self.blur_kernel % 2 == 0:
+            raise ValueError(f"blur_kernel must be odd, not {self.blur_kernel}")
+        return self
+
+
+class TrainingConfig(Section):
+    """Optimisation: NT-Xent loss, warm-up then cosine."""
+
+    epochs: PositiveInt = 50
+    warmup_epochs: Annotated[int, Field(ge=0)] = 10
+    schedule_per: Literal["epoch", "step"] = "epoch"  # how often the learning rate moves
+    batch_size: Annotated[int, Field(ge=2)] = 256  # images; each gives two views
+    temperature: Positive = 0.5
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Positive = 0.6
+    weight_decay: NonNegative = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of sgd
+    joint_forward: bool = False  # both views in one forward pass, so in one BatchNorm batch
+    # auto: bfloat16 where the processor has it. float64 is for regression checks: training amplifies rounding
+    # a million times within tens of steps, so that float32 gives other accuracies on another processor.
+    precision: Literal["auto", "bfloat16", "float32", "float64"] = "auto"
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> "TrainingConfig":
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs ({self.warmup_epochs}) must be fewer than epochs ({self.epochs})"
+            )
+        return self
+
+
+class EvaluationConfig(Section):
+    """The report's probes, on the final features and along the way."""
+
+    every_epochs: PositiveInt = 1  # the first and the last epoch are always evaluated
+    neighbours: PositiveInt = 5
+    linear_c: Positive = 1.0  # inverse strength of the L2 penalty
+    linear_max_iter: PositiveInt = 1000
+    ood_fit_share: Annotated[float, Field(gt=0, lt=1)] = 0.8  # the rest of the OOD images is scored
+    batch_size: PositiveInt = 512  # images; changes memory, not results
+
+
+class RunConfig(Section):
+    """All that determines a run's numbers, but for the machine."""
+
+    run: Annotated[str, Field(pattern=NAME)]
+    depth: Literal[18, 34]
+    stem: Literal["conv3", "conv7", "conv3_pool", "imagenet"]
+    n_views: Annotated[int, Field(ge=2, multiple_of=2)]
+    profile: Annotated[str, Field(pattern=NAME)]
+    seed: Seed = 0
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)  # those that run_all.sh runs
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    data: DataConfig
+    network: NetworkConfig = NetworkConfig()
+    views: ViewConfig = ViewConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def __init__(self, **values: Any):
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_explain(error)) from None
+
+    def recipe(self) -> dict[str, Any]:
+        """The configuration as plain data, without what cannot change a run's numbers."""
+        return self.model_dump(mode="json", exclude={"seeds", "device"})
+
+
+def _explain(error: ValidationError) -> str:
+    """All mistakes of a configuration, a line each, with the closest known name for unknown keys."""
+    lines = []
+    for mistake in error.errors():
+        key = ".".join(str(part) for part in mistake["loc"]) or "configuration"
+        if mistake["type"] == "extra_forbidden":
+            lines.append(f"unknown parameter '{key}': {_known_names(mistake['loc'])}")
+        elif mistake["type"] == "missing":
+            lines.append(f"parameter '{key}' is missing")
+        else:
+            reason = mistake["msg"].removeprefix("Value error, ")
+            lines.append(f"parameter '{key}': {reason} (got {mistake['input']!r})")
+    return "\n".join(lines)
+
+
+def _known_names(location: tuple[str | int, ...]) -> str:
+    """Which name was probably meant, and which there are, for a key that is not known."""
+    section: type[BaseModel] = RunConfig
+    for part in location[:-1]:
+        section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
+    names = list(section.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}Known: {', '.join(names)}"
+
+
+def profile_names() -> list[str]:
+    """The profiles there are."""
+    return sorted(path.stem for path in paths.PROFILES.glob("*.yaml"))
+
+
+def load_profile(name: str) -> dict[str, Any]:
+    """Notebook parameters of a profile, ready for papermill; checked before anything is run.
+
+    Raises:
+        ConfigError: no such profile, or a value that no run can use; names the file and the key.
+    """
+    path = paths.PROFILES / f"{name}.yaml"
+    if name not in profile_names():
+        raise ConfigError(f"unknown profile '{name}'; choose one of: {', '.join(profile_names())}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must hold `name: value` lines, such as `profile: {name}`")
+    reserved = sorted(EXPERIMENT & values.keys())
+    if reserved:
+        raise ConfigError(f"{path}: '{reserved[0]}' belongs to the notebook, not to a profile: remove it")
+    if values.get("profile") != name:
+        raise ConfigError(f"{path}: write `profile: {name}`, the file's own name")
+    try:
+        RunConfig(run="check", depth=18, stem="conv3", n_views=2, **values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return values
+
+
+def notebook_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a running notebook, those injected by papermill included.
+
+    Papermill only warns of a parameter that the notebook does not know. Handing what it injected to
+    RunConfig makes that an error.
+
+    Args:
+        namespace: the notebook's `globals()`.
+    Returns:
+        The value of each parameter that RunConfig knows, but for the experiment's own, and of each name
+        that papermill assigned.
+    """
+    injected = [
+        cell for cell in namespace.get("In", ()) if cell.startswith("# Parameters\n")
+    ]  # papermill's mark
+    statements = [node for cell in injected for node in ast.parse(cell).body if isinstance(node, ast.Assign)]
+    names = {target.id for node in statements for target in node.targets if isinstance(target, ast.Name)}
+    names |= RunConfig.model_fields.keys() - EXPERIMENT
+    return {name: namespace[name] for name in sorted(names) if name in namespace}

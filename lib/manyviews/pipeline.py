@@ -1,0 +1,270 @@
+"""Run a profile's notebooks with papermill and write the report: what run_all.sh calls."""
+
+import argparse
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from nbconvert import HTMLExporter, MarkdownExporter
+from papermill.exceptions import PapermillExecutionError
+
+from manyviews import paths
+from manyviews.config import EXPERIMENT, ConfigError, RunConfig, load_profile, profile_names
+from manyviews.files import read_json, replacing, write_text
+from manyviews.results import RUNS, check_recipe, is_finished
+
+NOTEBOOKS = {"baseline": "02_baseline", "resnet34": "03_resnet34", "views8": "04_eight_views"}
+SECONDS_BETWEEN_LINES = 15  # of progress, where the output is not a terminal
+
+
+class NotebookFailed(RuntimeError):
+    """A notebook raised, or its kernel died."""
+
+
+class ProgressWriter:
+    """Passes on what a notebook's progress bars write.
+
+    A terminal gets all of it. In a log file, where a bar cannot redraw itself, each bar gets a line now
+    and then instead.
+    """
+
+    def __init__(self) -> None:
+        self.terminal = sys.stderr.isatty()
+        self.last_line = time.monotonic()
+
+    def write(self, text: str) -> None:
+        if self.terminal:
+            sys.stderr.write(text)
+            return
+        bar = text.replace("\r", "\n").strip().rsplit("\n", 1)[-1].strip()
+        if bar and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
+            self.last_line = time.monotonic()
+            print(f"  {bar}", file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def run_notebook(notebook: str, output: Path, parameters: dict[str, Any]) -> None:
+    """Execute notebooks/<notebook>.ipynb and keep the executed copy as `output`.
+
+    Args:
+        notebook: name without ending.
+        output: replaced only when all cells have run.
+        parameters: see config.load_profile.
+    Raises:
+        NotebookFailed: names the notebook, the cell and the file that shows how far it came.
+    """
+    source = paths.NOTEBOOKS / f"{notebook}.ipynb"
+    failed = output.with_name(f"{output.stem}.failed.ipynb")
+    failed.unlink(missing_ok=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    working = output.with_name(f"{output.stem}.running.ipynb")
+    progress = ProgressWriter()
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(working),
+            parameters=parameters,
+            cwd=str(paths.NOTEBOOKS),
+            kernel_name="python3",
+            progress_bar=False,
+            stderr_file=progress,
+            extra_arguments=["--log-level=ERROR"],  # no advice on encryption: the kernel is local
+        )
+        executed = clean(nbformat.read(working, as_version=4))
+        with replacing(output) as new:
+            nbformat.write(executed, new)
+    except PapermillExecutionError as error:
+        working.replace(failed)
+        raise NotebookFailed(
+            f"{source}, cell [{error.exec_count}]: {error.ename}: {error.evalue}\n  all of it: {failed}"
+        ) from None
+    except Exception as error:  # the kernel died, the disk is full, ...
+        if working.exists():
+            working.replace(failed)
+        raise NotebookFailed(f"{source}: {type(error).__name__}: {error}\n  all of it: {failed}") from error
+    finally:
+        working.unlink(missing_ok=True)
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Without time stamps and progress bars, so that equal results make equal files."""
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    return notebook
+
+
+def run_all(profile: dict[str, Any], runs: Sequence[str], seeds: Sequence[int], force: bool) -> list[str]:
+    """The data notebook and the runs of a profile, those that are not there yet.
+
+    Args:
+        profile: its parameters, see config.load_profile.
+        runs: names among results.RUNS.
+        seeds: each run is done once for each.
+        force: repeat runs that are finished.
+    Returns:
+        What failed, as messages; a failed run does not keep the others from running.
+    Raises:
+        ConfigError: a finished run was made with another configuration; before any work starts.
+    """
+    name = profile["profile"]
+    jobs = [(run, seed, paths.run_folder(name, run, seed)) for seed in seeds for run in runs]
+    for _, seed, folder in jobs:
+        if force:
+            forget(folder)
+        elif is_finished(folder):
+            experiment = {key: read_json(folder / "config.json")[key] for key in EXPERIMENT}
+            check_recipe(RunConfig(**profile | experiment | {"seed": seed}), folder)
+
+    failures = attempt("01_data", paths.results_root() / name / "01_data.ipynb", profile)
+    for number, (run, seed, folder) in enumerate(jobs if not failures else [], 1):
+        say(f"[{number}/{len(jobs)}] {RUNS[run]}, seed {seed}")
+        if is_finished(folder) and (folder / "notebook.ipynb").exists():
+            say("  finished before, kept (--force repeats it)")
+        else:
+            failures += attempt(NOTEBOOKS[run], folder / "notebook.ipynb", profile | {"seed": seed})
+    return failures
+
+
+def attempt(notebook: str, output: Path, parameters: dict[str, Any]) -> list[str]:
+    """Run a notebook and say how it went; gives the failure, if it failed."""
+    started = time.monotonic()
+    try:
+        run_notebook(notebook, output, parameters)
+    except NotebookFailed as error:
+        say(f"  FAILED {error}")
+        return [str(error)]
+    say(f"  {notebook}: done in {time.monotonic() - started:.0f} s")
+    return []
+
+
+def write_report(executed: Path, folder: Path) -> Path:
+    """Export an executed report notebook.
+
+    Args:
+        executed: notebook, whose results are shown without their code.
+        folder: gets report.html, which holds all it shows, and report.md with its figures in report_files/.
+    Returns:
+        Path of report.html.
+    """
+    notebook = nbformat.read(executed, as_version=4)
+    hidden = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
+    # Without these the page would ask the network for scripts that it does not need.
+    offline = {
+        "mathjax_url": "",
+        "require_js_url": "",
+        "jquery_url": "",
+        "mermaid_js_url": "",
+        "jupyter_widgets_base_url": "",
+    }
+    html, _ = HTMLExporter(template_name="classic", **hidden, **offline).from_notebook_node(notebook)
+    write_text(folder / "report.html", html)
+    markdown, resources = MarkdownExporter(**hidden).from_notebook_node(
+        notebook, resources={"output_files_dir": "report_files", "unique_key": "report"}
+    )
+    for name, content in resources["outputs"].items():
+        with replacing(folder / name) as new:
+            new.write_bytes(content)
+    write_text(folder / "report.md", markdown)
+    return folder / "report.html"
+
+
+def forget(folder: Path) -> None:
+    """Delete a run, finished or not, so that it starts from nothing."""
+    for path in (folder, folder.with_name(f"{folder.name}.partial")):
+        if path.exists():
+            shutil.rmtree(path)
+
+
+def say(text: str) -> None:
+    """Print a line at once, also into a pipe."""
+    print(text, flush=True)
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of run_all.sh; a wrong one ends the program with a message that lists the valid ones."""
+    parser = argparse.ArgumentParser(
+        prog="run_all.sh",
+        description="Run the study's notebooks and write the report. Finished runs are kept.",
+        epilog="Interrupted runs go on where they were when the same command is given again.",
+    )
+    parser.add_argument(
+        "--profile",
+        default="demo",
+        metavar="NAME",
+        help=f"scale of the study: {', '.join(profile_names())} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--runs", default=",".join(RUNS), metavar="A,B", help="which runs (default: %(default)s)"
+    )
+    parser.add_argument("--seeds", metavar="0,1", help="which seeds (default: those of the profile)")
+    parser.add_argument("--results", metavar="DIR", type=Path, help="where results go (default: results/)")
+    parser.add_argument("--force", action="store_true", help="repeat finished runs")
+    parser.add_argument(
+        "--report", action="store_true", help="only write the report, from the runs there are"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        options.parameters = load_profile(options.profile)
+    except ConfigError as error:
+        parser.error(str(error))
+    options.runs = options.runs.split(",")
+    for run in options.runs:
+        if run not in RUNS:
+            parser.error(f"unknown run '{run}'; choose among: {', '.join(RUNS)}")
+    try:
+        seeds = options.seeds.split(",") if options.seeds else options.parameters.get("seeds", [0])
+        options.seeds = [int(seed) for seed in seeds]
+        if min(options.seeds) < 0:
+            raise ValueError
+    except ValueError:
+        parser.error(f"--seeds takes whole numbers from 0, such as 0,1,2, not '{options.seeds}'")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; the exit status is 0 when all went well."""
+    options = parse_arguments(arguments)
+    if options.results:
+        os.environ["MANYVIEWS_RESULTS"] = str(options.results.resolve())
+    # Threads that wait for each other give up the core sooner: no slower on an idle machine, and several
+    # times faster beside another program. Read by the kernels when they load torch.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    folder = paths.results_root() / options.profile
+    failures: list[str] = []
+    try:
+        if not options.report:
+            failures = run_all(options.parameters, options.runs, options.seeds, options.force)
+        say("Report")
+        failures += attempt("09_report", folder / "09_report.ipynb", options.parameters)
+        report = write_report(folder / "09_report.ipynb", folder)
+    except ConfigError as error:
+        say(f"run_all.sh: error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        say("Stopped. The same command goes on from the last finished epoch.")
+        return 130
+    if failures:
+        say(f"{len(failures)} notebook(s) failed:")
+        for failure in failures:
+            say(f"- {failure}")
+        return 1
+    say(f"Report: {report}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,283 @@
+"""SimCLR training that can be stopped at any instant and resumed to the same bits."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from manyviews.augment import make_views
+from manyviews.config import ConfigError, RunConfig, TrainingConfig
+from manyviews.files import replacing
+from manyviews.losses import nt_xent
+from manyviews.models import SimCLR, make_backbone, make_projection_head
+from manyviews.sampler import PairSampler
+
+STEPS_BETWEEN_CHECKS = 10  # reading the loss makes a GPU wait, so it is not read at each step
+
+
+class TrainingFailed(RuntimeError):
+    """The loss is no longer a number."""
+
+
+@dataclass
+class Progress:
+    """What a run has done so far; kept in each checkpoint."""
+
+    epoch: int = 0  # epochs done
+    steps: int = 0
+    images_forwarded: int = 0  # views through the network in training
+    wall_time_s: float = 0.0  # training and evaluation, interruptions left out
+    cpu_time_s: float = 0.0
+    metrics: list[dict[str, Any]] = field(default_factory=list)  # a row for each epoch
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name; `auto` is a GPU where there is one.
+
+    Raises:
+        ConfigError: a GPU was asked for that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device '{name}': this machine has {torch.cuda.device_count()} GPUs; use 'auto'")
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype:
+    """The type of the network's products; `auto` is bfloat16 where the processor computes it natively."""
+    if name != "auto":
+        return getattr(torch, name)
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:
+    """Linear warm-up, then cosine towards 0, moved once per epoch or once per step.
+
+    Args:
+        config: peak rate, epochs, warm-up and how often the rate moves.
+        step: steps done before this one.
+        steps_per_epoch: batches in an epoch.
+    """
+    unit = steps_per_epoch if config.schedule_per == "epoch" else 1  # steps between two moves
+    done = step // unit
+    warm_up = config.warmup_epochs * steps_per_epoch // unit
+    total = config.epochs * steps_per_epoch // unit
+    if done < warm_up:
+        return config.learning_rate * (done + 1) / warm_up
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - warm_up) / (total - warm_up)))
+
+
+def make_model(config: RunConfig) -> SimCLR:
+    """The run's network with its initial weights, which depend on the seed only."""
+    network = config.network
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        backbone = make_backbone(config.depth, config.stem, network.width, network.feature_dim)
+        head = make_projection_head(
+            network.feature_dim, network.projection_hidden, network.projection_dim, network.projection_norm
+        )
+    return SimCLR(backbone, head)
+
+
+def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW or SGD with momentum; the learning rate is set before each step."""
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            model.parameters(),
+            config.learning_rate,
+            config.momentum,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+    return torch.optim.AdamW(
+        model.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+
+
+class Trainer:
+    """A run between its first and its last step.
+
+    Args:
+        config: the run.
+        images: training images, (N, 3, H, W) uint8.
+        folder: where the checkpoint lies; one found there is resumed.
+        evaluate: called with the backbone before the first epoch and after those that the configuration
+            asks for; gives columns of the metrics.
+    Raises:
+        ConfigError: batch size and number of images leave a batch of one image, or exceed each other.
+    """
+
+    def __init__(
+        self, config: RunConfig, images: Tensor, folder: Path, evaluate: Callable[[nn.Module], dict[str, Any]]
+    ):
+        check_batches(len(images), config.training.batch_size)
+        self.config = config
+        self.folder = folder
+        self.evaluate = evaluate
+        self.device = resolve_device(config.device)
+        self.precision = resolve_precision(config.training.precision, self.device)
+        self.dtype = (
+            torch.float64 if self.precision == torch.float64 else torch.float32
+        )  # of weights and views
+        self.images = images.to(self.device)
+        self.sampler = PairSampler(len(images), config.n_views, config.training.batch_size, config.seed)
+        self.model = make_model(config).to(self.device, self.dtype, memory_format=torch.channels_last)
+        self.optimizer = make_optimizer(config.training, self.model)
+        self.progress = Progress()
+        if self.checkpoint.exists():
+            self._load_checkpoint()
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def run(self) -> Progress:
+        """Train to the last epoch, from wherever the run stands.
+
+        Raises:
+            TrainingFailed: the loss is not finite. The last good checkpoint stays.
+        """
+        epochs, steps = self.config.training.epochs, len(self.sampler)
+        name = f"{self.config.run} seed {self.config.seed}"
+        with tqdm(
+            total=epochs * steps, initial=self.progress.steps, desc=name, unit="step", mininterval=0.5
+        ) as bar:
+            if not self.progress.metrics:
+                self._timed(lambda: self._record(loss=math.nan, rate=math.nan))
+            while self.progress.epoch < epochs:
+                self._timed(lambda: self._epoch(bar))
+                self._save_checkpoint()
+        return self.progress
+
+    def _timed(self, work: Callable[[], None]) -> None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        work()
+        self.progress.wall_time_s += time.perf_counter() - wall
+        self.progress.cpu_time_s += time.process_time() - cpu
+
+    def _epoch(self, bar: tqdm) -> None:
+        losses: list[Tensor] = []
+        rate = 0.0
+        for step, (images, views) in enumerate(self.sampler.epoch(self.progress.epoch)):
+            rate = learning_rate(self.config.training, self.progress.steps, len(self.sampler))
+            losses.append(self._step(images.to(self.device), views.to(self.device), rate))
+            self.progress.steps += 1
+            self.progress.images_forwarded += views.numel()
+            if step % STEPS_BETWEEN_CHECKS == 0:
+                self._check_finite(losses)
+                bar.set_postfix_str(
+                    f"epoch {self.progress.epoch + 1}, loss {losses[-1].item():.3f}", refresh=False
+                )
+            bar.update()
+        self._check_finite(losses)
+        self.progress.epoch += 1
+        self._record(loss=torch.stack(losses).double().mean().item(), rate=rate)
+
+    def _step(self, images: Tensor, views: Tensor, rate: float) -> Tensor:
+        """One optimiser step on images (B,) and their pairs of views (B, 2); gives the loss."""
+        x = make_views(
+            self.images,
+            images.repeat(2),
+            views.T.flatten(),
+            self.progress.epoch,
+            seed=self.config.seed,
+            size=self.config.data.image_size,
+            config=self.config.views,
+            dtype=self.dtype,
+        ).contiguous(memory_format=torch.channels_last)  # (2B, 3, H, W): all first views, then all second
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision == torch.bfloat16):
+            # Apart, BatchNorm sees one view of each image at a time, as in the report.
+            z = (
+                self.model(x)
+                if self.config.training.joint_forward
+                else torch.cat([self.model(v) for v in x.chunk(2)])
+            )
+        loss = nt_xent(z, self.config.training.temperature)
+        self.optimizer.zero_grad()
+        loss.backward()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        return loss.detach()
+
+    def _check_finite(self, losses: list[Tensor]) -> None:
+        """Stop at the first loss of this epoch that is not a number."""
+        bad = (~torch.stack(losses).isfinite()).nonzero()
+        if len(bad):
+            training, step = self.config.training, int(bad[0])
+            rate = learning_rate(training, self.progress.epoch * len(self.sampler) + step, len(self.sampler))
+            raise TrainingFailed(
+                f"the loss is {losses[step].item()} in epoch {self.progress.epoch + 1}, step {step + 1}, at "
+                "learning "
+                f"rate {rate:.3g}. Lower training.learning_rate, now {training.learning_rate} with "
+                f"{training.optimizer}, or lengthen training.warmup_epochs."
+            )
+
+    def _record(self, loss: float, rate: float) -> None:
+        """Append the epoch's row to the metrics, with accuracies where they are due."""
+        epoch, last = self.progress.epoch, self.config.training.epochs
+        due = epoch in (0, last) or epoch % self.config.evaluation.every_epochs == 0
+        row = {
+            "epoch": epoch,
+            "steps": self.progress.steps,
+            "images_forwarded": self.progress.images_forwarded,
+            "learning_rate": rate,
+            "loss_nats": loss,
+        }
+        self.progress.metrics.append(row | (self.evaluate(self.model.backbone) if due else {}))
+
+    def _save_checkpoint(self) -> None:
+        """Replace the checkpoint in one step, so that there is a whole one at any instant."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": vars(self.progress),
+        }
+        with replacing(self.checkpoint) as new:
+            torch.save(state, new)
+        with replacing(self.folder / "metrics.csv") as new:
+            pd.DataFrame(self.progress.metrics).to_csv(new, index=False)
+
+    def _load_checkpoint(self) -> None:
+        try:
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.progress = Progress(**state["progress"])
+        except Exception as error:  # torch.load raises many kinds
+            raise RuntimeError(
+                f"{self.checkpoint}: damaged ({type(error).__name__}). Delete {self.folder} to start the run "
+                "anew"
+            ) from error
+
+
+def check_batches(n_images: int, batch_size: int) -> None:
+    """See that NT-Xent finds a negative in each batch.
+
+    Raises:
+        ConfigError: not so; names the nearest batch size that works.
+    """
+    if batch_size > n_images:
+        raise ConfigError(
+            f"training.batch_size {batch_size} exceeds the {n_images} training images; lower it"
+        )
+    if n_images % batch_size == 1:
+        good = next(b for b in range(batch_size - 1, 1, -1) if n_images % b != 1)
+        raise ConfigError(
+            f"training.batch_size {batch_size} leaves a last batch of one of the {n_images} training images, "
+            "which "
+            f"has no negatives; use {good}"
+        )

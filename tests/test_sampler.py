@@ -1,0 +1,93 @@
+"""The sampler's promises, over many sizes."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manyviews.sampler import PairSampler
+
+
+@st.composite
+def samplers(draw):
+    n_images = draw(st.integers(1, 70))
+    return PairSampler(
+        n_images, 2 * draw(st.integers(1, 5)), draw(st.integers(1, n_images)), draw(st.integers(0, 2**31 - 1))
+    )
+
+
+@given(samplers(), st.integers(0, 10_000))
+def test_no_batch_holds_an_image_twice(sampler, epoch):
+    for images, views in sampler.epoch(epoch):
+        assert len(images.unique()) == len(images) <= sampler.batch_size
+        assert images.dtype == views.dtype == torch.int64
+        assert views.shape == (len(images), 2)
+
+
+@given(samplers(), st.integers(0, 10_000))
+def test_an_epoch_uses_each_view_of_each_image_exactly_once(sampler, epoch):
+    used = torch.zeros(sampler.n_images, sampler.n_views, dtype=torch.int64)
+    pairs = torch.zeros(sampler.n_images, dtype=torch.int64)
+    for images, views in sampler.epoch(epoch):
+        used[images[:, None], views] += 1
+        pairs[images] += 1
+    assert (used == 1).all()
+    assert (pairs == sampler.n_views // 2).all()
+
+
+@given(samplers(), st.integers(0, 100))
+def test_length_is_the_number_of_batches(sampler, epoch):
+    assert len(list(sampler.epoch(epoch))) == len(sampler)
+
+
+@given(samplers(), st.integers(0, 100))
+def test_order_depends_on_seed_and_epoch_only(sampler, epoch):
+    again = PairSampler(sampler.n_images, sampler.n_views, sampler.batch_size, sampler.seed)
+    list(again.epoch(epoch + 1))  # what was drawn before has no effect
+    for (images, views), (images2, views2) in zip(sampler.epoch(epoch), again.epoch(epoch), strict=True):
+        assert torch.equal(images, images2)
+        assert torch.equal(views, views2)
+
+
+@pytest.mark.parametrize(("seed", "epoch"), [(0, 1), (1, 0)])
+def test_another_seed_or_epoch_gives_another_order(seed, epoch):
+    first = torch.cat([images for images, _ in PairSampler(100, 2, 10, 0).epoch(0)])
+    other = torch.cat([images for images, _ in PairSampler(100, 2, 10, seed).epoch(epoch)])
+    assert not torch.equal(first, other)
+
+
+def test_pairs_views_at_random():
+    """Over many epochs all 28 pairings of eight views come up, about equally often."""
+    sampler = PairSampler(50, 8, 50, 0)
+    counts = dict.fromkeys(itertools.combinations(range(8), 2), 0)
+    for epoch in range(40):
+        for _, views in sampler.epoch(epoch):
+            for pair in views.sort(dim=1).values.tolist():
+                counts[tuple(pair)] += 1
+    expected = 40 * 50 * 4 / 28  # 286, standard deviation about 17
+    assert all(abs(count - expected) < 5 * 17 for count in counts.values())
+
+
+def test_each_pass_has_an_order_of_its_own():
+    batches = [images for images, _ in PairSampler(60, 8, 60, 0).epoch(0)]
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(batches, 2))
+
+
+def test_the_reports_steps_per_epoch():
+    """study: 100,000 images in batches of 256 make 391 steps a pass, 50 epochs 19,550 and 78,200."""
+    assert 50 * len(PairSampler(100_000, 2, 256, 42)) == 19_550
+    assert 50 * len(PairSampler(100_000, 8, 256, 42)) == 78_200
+
+
+@pytest.mark.parametrize("n_views", [-2, 0, 1, 3, 7])
+def test_refuses_views_that_make_no_pairs(n_views):
+    with pytest.raises(ValueError, match="n_views must be even"):
+        PairSampler(10, n_views, 5, 0)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 11])
+def test_refuses_a_batch_that_would_hold_an_image_twice(batch_size):
+    with pytest.raises(ValueError, match="batch_size must lie between 1 and the number of images, 10"):
+        PairSampler(10, 2, batch_size, 0)

@@ -1,0 +1,243 @@
+"""Training: the schedule, resuming to the same bits, and stopping when the loss is no number."""
+
+import itertools
+import math
+import shutil
+
+import pytest
+import torch
+
+from manyviews import train
+from manyviews.config import ConfigError, RunConfig, TrainingConfig
+from manyviews.models import SimCLR, make_backbone, make_projection_head
+from manyviews.train import Trainer, TrainingFailed, learning_rate, make_model
+
+IMAGES = torch.randint(0, 256, (20, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def config(**changes) -> RunConfig:
+    training = {
+        "epochs": 3,
+        "warmup_epochs": 1,
+        "batch_size": 8,
+        "learning_rate": 1e-2,
+        "precision": "float32",
+    }
+    values = {
+        "run": "test",
+        "profile": "test",
+        "depth": 18,
+        "stem": "conv3",
+        "n_views": 4,
+        "device": "cpu",
+        "data": {"name": "folder", "path": "none", "image_size": 12},
+        "network": {"width": 4, "feature_dim": 10, "projection_hidden": 16, "projection_dim": 8},
+        "training": training | changes.pop("training", {}),
+    }
+    return RunConfig(**values | changes)
+
+
+def evaluate(backbone) -> dict:
+    """Stands for the probes: a number that any change of the weights changes."""
+    return {"checksum": sum(p.double().sum().item() for p in backbone.parameters())}
+
+
+def weights(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([value.flatten().double() for value in trainer.model.state_dict().values()])
+
+
+class Interrupted(Exception):
+    """Stands for a crash."""
+
+
+@pytest.mark.parametrize(
+    ("crash_after", "changes"),
+    [
+        (0, {}),
+        (4, {}),
+        (11, {}),
+        (7, {"optimizer": "sgd"}),
+        (7, {"joint_forward": True}),
+        (7, {"precision": "bfloat16", "schedule_per": "step"}),
+    ],
+)
+def test_a_resumed_run_ends_bit_identical(tmp_path, monkeypatch, crash_after, changes):
+    """Six steps an epoch, so the crashes are at the start, within the first and within the second epoch."""
+    whole = Trainer(config(training=changes), IMAGES, tmp_path / "whole", evaluate)
+    whole.run()
+
+    step, done = Trainer._step, []
+
+    def crashing_step(self, *arguments):
+        if len(done) == crash_after:
+            raise Interrupted
+        done.append(1)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_step", crashing_step)
+    with pytest.raises(Interrupted):
+        Trainer(config(training=changes), IMAGES, tmp_path / "broken", evaluate).run()
+    monkeypatch.setattr(Trainer, "_step", step)
+    resumed = Trainer(config(training=changes), IMAGES, tmp_path / "broken", evaluate)
+    assert resumed.progress.epoch == crash_after // 6  # loses the work since the last epoch, no more
+    resumed.run()
+
+    assert torch.equal(weights(resumed), weights(whole))
+    assert (tmp_path / "broken/metrics.csv").read_bytes() == (tmp_path / "whole/metrics.csv").read_bytes()
+
+
+def test_a_crash_while_the_checkpoint_is_written_keeps_the_one_before(tmp_path, monkeypatch):
+    first = Trainer(config(), IMAGES, tmp_path, evaluate)
+    first.run()
+    good = first.checkpoint.read_bytes()
+
+    def half_written(state, path):
+        path.write_bytes(good[:100])
+        raise Interrupted
+
+    monkeypatch.setattr(train.torch, "save", half_written)
+    with pytest.raises(Interrupted):
+        first._save_checkpoint()
+    assert first.checkpoint.read_bytes() == good
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "metrics.csv"]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(RuntimeError, match=r"checkpoint.pt: damaged .*[Dd]elete"):
+        Trainer(config(), IMAGES, tmp_path, evaluate)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
+    """Names epoch, step and learning rate, and keeps the last good checkpoint."""
+    loss, calls = train.nt_xent, []
+
+    def sometimes_nan(z, temperature):
+        calls.append(1)
+        return loss(z, temperature) * (math.nan if len(calls) == 9 else 1)
+
+    monkeypatch.setattr(train, "nt_xent", sometimes_nan)
+    with pytest.raises(TrainingFailed, match=r"the loss is nan in epoch 2, step 3, at learning rate 0.01"):
+        Trainer(config(), IMAGES, tmp_path, evaluate).run()
+    monkeypatch.setattr(train, "nt_xent", loss)
+    kept = Trainer(config(), IMAGES, tmp_path, evaluate)
+    assert kept.progress.epoch == 1
+    assert weights(kept).isfinite().all()
+
+
+def test_training_lowers_the_loss(tmp_path):
+    """Images of one colour each, which views without jitter keep: easy to tell apart."""
+    images = IMAGES[:, :, :1, :1].expand(-1, -1, 12, 12).contiguous()
+    easy = config(
+        views={"jitter_p": 0, "grayscale_p": 0},
+        network=dict(config().network) | {"projection_norm": True},
+        training={"epochs": 12, "temperature": 0.2},
+    )
+    metrics = Trainer(easy, images, tmp_path, evaluate).run().metrics
+    assert metrics[-1]["loss_nats"] < 0.7 * metrics[1]["loss_nats"]
+
+
+def test_counts_what_it_does(tmp_path):
+    """20 images in batches of 8: 3 batches a pass, 2 passes an epoch; every image gives 4 views an epoch."""
+    progress = Trainer(config(), IMAGES, tmp_path, evaluate).run()
+    assert progress.steps == 3 * 2 * 3
+    assert progress.images_forwarded == 3 * 20 * 4
+    assert [row["epoch"] for row in progress.metrics] == [0, 1, 2, 3]
+
+
+def test_evaluates_first_last_and_every_so_often(tmp_path):
+    changes = {"training": {"epochs": 5}, "evaluation": {"every_epochs": 2}}
+    metrics = Trainer(config(**changes), IMAGES, tmp_path, evaluate).run().metrics
+    assert [row["epoch"] for row in metrics if "checksum" in row] == [0, 2, 4, 5]
+
+
+def test_one_step_is_plain_simclr(tmp_path):
+    """The trainer's first step against one written out with torch's own optimiser on the same views."""
+    trainer = Trainer(config(), IMAGES, tmp_path, evaluate)
+    images, views = next(trainer.sampler.epoch(0))
+    expected = make_model(config())
+    optimizer = torch.optim.AdamW(expected.parameters(), lr=0.01, weight_decay=0)
+    pair = [
+        train.make_views(IMAGES, images, views[:, v], 0, seed=0, size=12, config=config().views)
+        for v in (0, 1)
+    ]
+    loss = train.nt_xent(torch.cat([expected(x) for x in pair]), 0.5)
+    loss.backward()
+    optimizer.step()
+    torch.testing.assert_close(trainer._step(images, views, 0.01), loss.detach(), rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(trainer.model.parameters(), expected.parameters(), strict=True):
+        # Adam's first step is the learning rate times the gradient's sign: rounding flips those near 0.
+        close = torch.isclose(ours, theirs, atol=1e-4)
+        assert close.float().mean() > 0.99
+
+
+def test_joint_and_separate_forward_differ_in_batch_norm_only(tmp_path):
+    """In evaluation mode BatchNorm has fixed statistics, and both give the same loss; in training not."""
+    losses = {}
+    for joint in (False, True):
+        for mode in (False, True):
+            trainer = Trainer(config(training={"joint_forward": joint}), IMAGES, tmp_path, evaluate)
+            trainer.model.train(mode)
+            losses[joint, mode] = trainer._step(*next(trainer.sampler.epoch(0)), 0.0).item()
+    assert losses[True, False] == pytest.approx(losses[False, False], rel=1e-5)
+    assert losses[True, True] != pytest.approx(losses[False, True], rel=1e-5)
+
+
+def test_learning_rate_of_the_report():
+    """study: per epoch, linear over 10 epochs to 0.6, then cosine to 0; constant within an epoch."""
+    rates = [learning_rate(TrainingConfig(), step, 391) for step in range(50 * 391)]
+    per_epoch = rates[::391]
+    assert all(rates[e * 391] == rates[e * 391 + 390] for e in range(50))
+    assert per_epoch[:10] == pytest.approx([0.06 * (e + 1) for e in range(10)])
+    oracle = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.6)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(oracle, 40)
+    for epoch in range(10, 50):
+        assert per_epoch[epoch] == pytest.approx(cosine.get_last_lr()[0])
+        oracle.step()
+        cosine.step()
+
+
+def test_a_schedule_in_steps_moves_at_each_step():
+    schedule = TrainingConfig(epochs=4, warmup_epochs=1, schedule_per="step", learning_rate=1.0)
+    rates = [learning_rate(schedule, step, 10) for step in range(40)]
+    assert rates[:10] == pytest.approx([0.1 * (s + 1) for s in range(10)])
+    assert rates[10] == 1.0
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+    assert 0 < rates[-1] < 0.01
+
+
+def test_initial_weights_depend_on_the_seed_only():
+    torch.manual_seed(1)
+    one = make_model(config())
+    torch.manual_seed(2)
+    other = make_model(config())
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    assert not torch.equal(next(one.parameters()), next(make_model(config(seed=1)).parameters()))
+
+
+def test_model_is_what_the_configuration_says():
+    expected = SimCLR(make_backbone(18, "conv3", 4, 10), make_projection_head(10, 16, 8, norm=False))
+    assert str(make_model(config())) == str(expected)
+
+
+def test_a_batch_of_one_image_is_refused_with_the_fix(tmp_path):
+    with pytest.raises(ConfigError, match=r"batch_size 19 leaves a last batch of one .* use 18"):
+        Trainer(config(training={"batch_size": 19}), IMAGES, tmp_path, evaluate)
+    with pytest.raises(ConfigError, match="batch_size 21 exceeds the 20 training images"):
+        Trainer(config(training={"batch_size": 21}), IMAGES, tmp_path, evaluate)
+
+
+def test_a_missing_gpu_is_named():
+    with pytest.raises(ConfigError, match="device 'cuda:99': this machine has"):
+        train.resolve_device("cuda:99")
+
+
+def test_the_run_does_not_depend_on_the_callers_random_state(tmp_path):
+    torch.manual_seed(1)
+    one = Trainer(config(), IMAGES, tmp_path / "a", evaluate)
+    one.run()
+    torch.manual_seed(2)
+    other = Trainer(config(), IMAGES, tmp_path / "b", evaluate)
+    other.run()
+    assert torch.equal(weights(one), weights(other))
+    shutil.rmtree(tmp_path)
