@@ -5,6 +5,7 @@ Run it after a change that is meant to alter results:  .venv/bin/python tests/re
 
 import os
 import tempfile
+from pathlib import Path
 
 from manyviews import paths
 from manyviews.files import write_json
@@ -20,10 +21,10 @@ def main() -> None:
         write_json(REFERENCE, {})
         for name in names:  # the first time without a reference, to make one
             print(name, flush=True)
-            run_notebook(name, paths.NOTEBOOKS / f"{name}.ipynb", {})
+            run_notebook(name, paths.NOTEBOOKS / f"{name}.ipynb", {}, Path(results) / "log.ipynb")
         write_json(REFERENCE, make_reference([seeds[0] for seeds in load_runs("smoke").values()]))
         for name in names:
-            run_notebook(name, paths.NOTEBOOKS / f"{name}.ipynb", {})
+            run_notebook(name, paths.NOTEBOOKS / f"{name}.ipynb", {}, Path(results) / "log.ipynb")
 
 
 if __name__ == "__main__":

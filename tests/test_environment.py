@@ -30,7 +30,12 @@ LOCK_LINES = [
     if line.strip() and not line.lstrip().startswith("#")
 ]
 
-PACKAGE_OF = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}  # where module and package differ
+PACKAGE_OF = {
+    "IPython": "ipython",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}  # where module and package differ
 
 PYTHONS = ("3.10.13", "3.11.7", "3.12.1", "3.13.0", "3.14.0")
 PLATFORMS = {

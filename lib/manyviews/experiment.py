@@ -51,7 +51,9 @@ def _run(config: RunConfig, folder: Path) -> None:
     if (partial / "config.json").exists():
         check_recipe(config, partial)
     if (partial / "failed.json").exists():
-        raise TrainingFailed(f"{read_json(partial / 'failed.json')['reason']} To try again, delete {partial}")
+        raise TrainingFailed(
+            f"{read_json(partial / 'failed.json')['reason']} To try again, delete {partial}, or use --force"
+        )
     resolve_device(config.device)
     dataset = load_dataset(config.data)
     check_batches(len(dataset.train.labels), config.training.batch_size)
@@ -96,6 +98,8 @@ def _finish(trainer: Trainer, dataset: Dataset, folder: Path) -> None:
     plots.save_figure(plots.accuracy_plateau([run]), folder, "accuracy_plateau")
     plots.save_figure(plots.training_loss([run]), folder, "training_loss")
     trainer.checkpoint.unlink()
+    for unfinished in folder.glob(".*.new"):  # left by a process that was killed while it wrote
+        unfinished.unlink()
 
 
 def _summary(trainer: Trainer, dataset: Dataset) -> dict[str, Any]:

@@ -52,47 +52,39 @@ class ProgressWriter:
         sys.stderr.flush()
 
 
-def run_notebook(notebook: str, output: Path, parameters: dict[str, Any]) -> None:
+def run_notebook(notebook: str, output: Path, parameters: dict[str, Any], log: Path) -> None:
     """Execute notebooks/<notebook>.ipynb and keep the executed copy as `output`.
 
     Args:
         notebook: name without ending.
         output: replaced only when all cells have run.
         parameters: see config.load_profile.
+        log: the notebook while it runs; stays there if it fails.
     Raises:
-        NotebookFailed: names the notebook, the cell and the file that shows how far it came.
+        NotebookFailed: names the notebook, the cell and the log.
     """
     source = paths.NOTEBOOKS / f"{notebook}.ipynb"
-    failed = output.with_name(f"{output.stem}.failed.ipynb")
-    failed.unlink(missing_ok=True)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    working = output.with_name(f"{output.stem}.running.ipynb")
-    progress = ProgressWriter()
+    log.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
             str(source),
-            str(working),
+            str(log),
             parameters=parameters,
             cwd=str(paths.NOTEBOOKS),
             kernel_name="python3",
             progress_bar=False,
-            stderr_file=progress,
+            stderr_file=ProgressWriter(),
             extra_arguments=["--log-level=ERROR"],  # no advice on encryption: the kernel is local
         )
-        executed = clean(nbformat.read(working, as_version=4))
+        executed = clean(nbformat.read(log, as_version=4))
         with replacing(output) as new:
             nbformat.write(executed, new)
+        log.unlink()
     except PapermillExecutionError as error:
-        working.replace(failed)
-        raise NotebookFailed(
-            f"{source}, cell [{error.exec_count}]: {error.ename}: {error.evalue}\n  all of it: {failed}"
-        ) from None
+        cell = f"cell [{error.exec_count}]"
+        raise NotebookFailed(f"{source}, {cell}: {error.ename}: {error.evalue}\n  log: {log}") from None
     except Exception as error:  # the kernel died, the disk is full, ...
-        if working.exists():
-            working.replace(failed)
-        raise NotebookFailed(f"{source}: {type(error).__name__}: {error}\n  all of it: {failed}") from error
-    finally:
-        working.unlink(missing_ok=True)
+        raise NotebookFailed(f"{source}: {type(error).__name__}: {error}\n  log: {log}") from error
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -141,8 +133,10 @@ def run_all(profile: dict[str, Any], runs: Sequence[str], seeds: Sequence[int], 
 def attempt(notebook: str, output: Path, parameters: dict[str, Any]) -> list[str]:
     """Run a notebook and say how it went; gives the failure, if it failed."""
     started = time.monotonic()
+    name = f"{notebook}-seed{parameters['seed']}" if "seed" in parameters else notebook
+    log = paths.results_root() / parameters["profile"] / "logs" / f"{name}.ipynb"
     try:
-        run_notebook(notebook, output, parameters)
+        run_notebook(notebook, output, parameters, log)
     except NotebookFailed as error:
         say(f"  FAILED {error}")
         return [str(error)]
@@ -170,10 +164,14 @@ def write_report(executed: Path, folder: Path) -> Path:
         "jupyter_widgets_base_url": "",
     }
     html, _ = HTMLExporter(template_name="classic", **hidden, **offline).from_notebook_node(notebook)
-    write_text(folder / "report.html", html)
+    write_text(folder / "report.html", html.replace('<script src=""></script>', ""))
     markdown, resources = MarkdownExporter(**hidden).from_notebook_node(
         notebook, resources={"output_files_dir": "report_files", "unique_key": "report"}
     )
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        if path := output.get("metadata", {}).get("filenames", {}).get("image/png"):
+            alt = output.metadata["image/png"]["alt"]
+            markdown = markdown.replace(f"![png]({path})", f"![{alt}]({path})")
     for name, content in resources["outputs"].items():
         with replacing(folder / name) as new:
             new.write_bytes(content)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -27,11 +29,18 @@ PERCENT = 100
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write <folder>/<name>.png and .svg; the same figure gives the same bytes."""
+    """Write <folder>/<name>.png and .svg and close the figure; the same figure gives the same bytes."""
     with plt.rc_context({"svg.hashsalt": name}):
         for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             with replacing(folder / f"{name}.{suffix}") as new:
                 figure.savefig(new, format=suffix, dpi=120, bbox_inches="tight", metadata=metadata)
+    plt.close(figure)
+
+
+def show(figure: Figure, alt: str, name: str = "figure") -> None:
+    """Display a figure in a notebook, with a text for those who do not see it and a file name for exports."""
+    display(figure, metadata={"image/png": {"alt": alt}, "filename": name})
+    plt.close(figure)
 
 
 def accuracy_plateau(runs: list[Run]) -> Figure:
@@ -64,7 +73,7 @@ def compare_plateaus(runs: dict[str, list[Run]]) -> Figure:
     return figure
 
 
-def compare_reported(table) -> Figure:
+def compare_reported(table: pd.DataFrame) -> Figure:
     """Final accuracies beside the reported ones, from results.accuracy_table."""
     figure, axes = plt.subplots(1, 4, figsize=(14, 3.4), sharey=True, layout="constrained")
     for ax, (metric, title) in zip(axes, ACCURACIES.items(), strict=True):

@@ -58,14 +58,26 @@ def data_text(run: Run) -> str:
     size = run.config["data"]["image_size"]
     return (
         f"Dataset `{run.environment['dataset']}`: {kind} of {size} x {size} pixels. {s['classes']} training "
-        "classes with "
-        f"{s['train_images']:,} training and {s['val_images']:,} validation images; {s['ood_classes']} "
-        "unseen classes "
-        f"with {s['ood_fit_images']:,} images to fit the probes on and {s['ood_test_images']:,} to score "
-        "them. "
-        f"Chance is {100 / s['classes']:.1f} % on the training classes and {100 / s['ood_classes']:.1f} % on "
-        "the "
-        "unseen ones."
+        f"classes with {s['train_images']:,} training and {s['val_images']:,} validation images; "
+        f"{s['ood_classes']} unseen classes with {s['ood_fit_images']:,} images to fit the probes on and "
+        f"{s['ood_test_images']:,} to score them. Chance is {100 / s['classes']:.1f} % on the training "
+        f"classes and {100 / s['ood_classes']:.1f} % on the unseen ones."
+    )
+
+
+def labels_text(run: Run) -> str:
+    """How many labels a class the probes are fitted on, and what follows for comparing accuracies."""
+    s = run.summary
+    id_labels, ood_labels = s["train_images"] / s["classes"], s["ood_fit_images"] / s["ood_classes"]
+    text = (
+        f"The probes are fitted on {id_labels:g} labels for each training class and {ood_labels:g} for each "
+        "unseen"
+    )
+    if id_labels == ood_labels and s["classes"] == s["ood_classes"]:
+        return f"{text} class."
+    return (
+        f"{text} class, of {s['classes']} and {s['ood_classes']} classes: so accuracy on unseen classes "
+        "compares with that of other runs on unseen classes, not with that on the training classes."
     )
 
 
@@ -80,36 +92,28 @@ def methods_text(runs: dict[str, list[Run]]) -> str:
         of = seeds[0].config
         lines.append(
             f"- **{RUNS[name]}** (`{name}`): depth {of['depth']}, stem `{of['stem']}`, width "
-            f"{of['network']['width']}, "
-            f"{of['n_views']} views of each image per epoch, paired two by two, in {of['n_views'] // 2} "
-            f"{'pass' if of['n_views'] == 2 else 'passes'} over the images; seeds "
+            f"{of['network']['width']}, {of['n_views']} views of each image per epoch, paired two by two, in "
+            f"{of['n_views'] // 2} {'pass' if of['n_views'] == 2 else 'passes'} over the images; seeds "
             f"{', '.join(str(s.config['seed']) for s in seeds)}."
         )
     lines += [
         "",
         f"NT-Xent loss at temperature {t['temperature']}; batches of {t['batch_size']} images and two views "
-        "of each; "
-        f"{t['epochs']} epochs of {OPTIMIZERS[t['optimizer']]} at a peak learning rate of "
-        f"{t['learning_rate']}, weight "
-        "decay "
-        f"{t['weight_decay']}, after {t['warmup_epochs']} epoch(s) of linear warm-up annealed to 0 by a "
-        "cosine, moved once "
-        f"per {t['schedule_per']}. The two views go through the network "
-        f"{'together' if t['joint_forward'] else 'one after the other'}; the projection head has "
-        f"{'' if c['network']['projection_norm'] else 'no '}BatchNorm.",
+        f"of each; {t['epochs']} epochs of {OPTIMIZERS[t['optimizer']]} at a peak learning rate of "
+        f"{t['learning_rate']}, weight decay {t['weight_decay']}, after {t['warmup_epochs']} epoch(s) of "
+        f"linear warm-up annealed to 0 by a cosine, moved once per {t['schedule_per']}. The two views go "
+        f"through the network {'together' if t['joint_forward'] else 'one after the other'}; the projection "
+        f"head has {'' if c['network']['projection_norm'] else 'no '}BatchNorm.",
         "",
-        f"Views: crop of {v['crop_scale'][0]:g} to {v['crop_scale'][1]:g} of the area; flip {v['flip_p']:g}; "
-        "colour jitter "
-        f"({v['brightness']:g}, {v['contrast']:g}, {v['saturation']:g}, {v['hue']:g}) with probability "
-        f"{v['jitter_p']:g}; "
-        f"grayscale {v['grayscale_p']:g}; blur {v['blur_p']:g}.",
+        f"Views: crop of {v['crop_scale'][0]:g} to {v['crop_scale'][1]:g} of the area; flip "
+        f"{v['flip_p']:g}; colour jitter ({v['brightness']:g}, {v['contrast']:g}, {v['saturation']:g}, "
+        f"{v['hue']:g}) with probability {v['jitter_p']:g}; grayscale {v['grayscale_p']:g}; blur "
+        f"{v['blur_p']:g}.",
         "",
         f"Probes, on the backbone's {c['network']['feature_dim']}-dimensional output, without augmentation: "
         f"{c['evaluation']['neighbours']} nearest neighbours (Euclidean, uniform votes), and logistic "
-        "regression "
-        f"(L2, C = {c['evaluation']['linear_c']:g}). All numbers are of the last epoch. Intervals are "
-        f"{CONFIDENCE:.0%} t "
-        "intervals over seeds.",
+        f"regression (L2, C = {c['evaluation']['linear_c']:g}). All numbers are of the last epoch. "
+        f"Intervals are {CONFIDENCE:.0%} t intervals over seeds.",
     ]
     return "\n".join(lines)
 
@@ -145,10 +149,8 @@ def accuracy_markdown(runs: dict[str, list[Run]]) -> str:
     kind = "synthetic fractals" if run.summary["synthetic"] else run.environment["dataset"]
     return (
         f"{table(rows)}\n\n± is the half width of the {CONFIDENCE:.0%} t interval over n seeds. Reported: 64 "
-        "x 64 "
-        f"pixel images of 200 ImageNet classes. Measured: {kind}, {run.summary['classes']} classes. Levels "
-        "on "
-        "different data cannot be compared; the order of the runs can."
+        f"x 64 pixel images of 200 ImageNet classes. Measured: {kind}, {run.summary['classes']} classes. "
+        "Levels on different data cannot be compared; the order of the runs can."
     )
 
 
@@ -163,7 +165,8 @@ def run_markdown(run: Run) -> str:
         }
         for metric, label in ACCURACIES.items()
     ]
-    return f"{data_text(run)}\n\n{table(rows)}\n\n{convergence_note({run.name: [run]})}"
+    notes = f"{labels_text(run)} {convergence_note({run.name: [run]})}"
+    return f"{data_text(run)}\n\n{table(rows)}\n\n{notes}"
 
 
 def dataset_markdown(dataset: Dataset) -> str:
@@ -230,9 +233,22 @@ def plateau_markdown(runs: dict[str, list[Run]], names: Iterable[str] = RUNS) ->
             )
     return (
         f"{table(rows)}\n\nMeans over n seeds. The learning rate is annealed to 0 at the last epoch, so a "
-        "flat end "
-        "alone does not show that the data are used up."
+        "flat end alone does not show that the data are used up."
     )
+
+
+def limits_markdown(runs: dict[str, list[Run]]) -> str:
+    """What these runs cannot tell, as far as the results themselves say so."""
+    run = any_run(runs)
+    if run is None:
+        return NOT_RUN
+    seeds = min(len(of_run) for of_run in runs.values())
+    lines = [labels_text(run), convergence_note(runs)]
+    if seeds == 1:
+        lines.append("n = 1: some run has one seed, so differences may be chance.")
+    if run.summary["synthetic"]:
+        lines.append("The images are synthetic: nothing here is evidence about photographs.")
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def convergence_note(runs: dict[str, list[Run]]) -> str:
@@ -266,17 +282,15 @@ def cost_markdown(runs: dict[str, list[Run]]) -> str:
                 "Optimiser steps": f"{c['steps']:,.0f}",
                 "Views forwarded": f"{c['images_forwarded']:,.0f}",
                 "Multiply-adds per view (M)": f"{c['multiply_adds_per_view'] / 1e6:,.1f}",
-                "Multiply-adds in training (T)": f"{c['multiply_adds'] / 1e12:,.1f}",
+                "Multiply-adds in training (G)": f"{c['multiply_adds'] / 1e9:,.0f}",
                 "Wall time (s)": f"{c['wall_time_s']:,.0f}",
                 "CPU time (s)": f"{c['cpu_time_s']:,.0f}",
             }
         )
     return table(rows) + (
         "\n\nPer run; times are means over seeds and include the probes. A training step counts three times "
-        "its "
-        "forward multiply-adds (forward, gradient of activations, gradient of weights), in convolutions and "
-        "matrix "
-        "products."
+        "its forward multiply-adds (forward, gradient of activations, gradient of weights), in convolutions "
+        "and matrix products."
     )
 
 

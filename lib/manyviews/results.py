@@ -75,10 +75,8 @@ def check_recipe(config: RunConfig, folder: Path) -> None:
     if differing:
         raise ConfigError(
             f"{folder} was made with another configuration: {'; '.join(differing)}. To replace it: "
-            "./run_all.sh "
-            f"--profile {config.profile} --runs {config.run} --seeds {config.seed} --force; to keep it: "
-            "another "
-            "`profile` name, or --results DIR"
+            f"./run_all.sh --profile {config.profile} --runs {config.run} --seeds {config.seed} --force; to "
+            "keep it: another `profile` name, or --results DIR"
         )
 
 

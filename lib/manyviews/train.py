@@ -221,8 +221,7 @@ class Trainer:
             rate = learning_rate(training, self.progress.epoch * len(self.sampler) + step, len(self.sampler))
             raise TrainingFailed(
                 f"the loss is {losses[step].item()} in epoch {self.progress.epoch + 1}, step {step + 1}, at "
-                "learning "
-                f"rate {rate:.3g}. Lower training.learning_rate, now {training.learning_rate} with "
+                f"learning rate {rate:.3g}. Lower training.learning_rate, now {training.learning_rate} with "
                 f"{training.optimizer}, or lengthen training.warmup_epochs."
             )
 
@@ -278,6 +277,5 @@ def check_batches(n_images: int, batch_size: int) -> None:
         good = next(b for b in range(batch_size - 1, 1, -1) if n_images % b != 1)
         raise ConfigError(
             f"training.batch_size {batch_size} leaves a last batch of one of the {n_images} training images, "
-            "which "
-            f"has no negatives; use {good}"
+            f"which has no negatives; use {good}"
         )

@@ -1,0 +1,42 @@
+"""Write the README's results from results/: .venv/bin/python tests/refresh_readme.py"""
+
+import os
+import re
+
+from manyviews import paths, report
+from manyviews.files import write_text
+from manyviews.results import load_runs
+
+README = paths.ROOT / "README.md"
+BEGIN, END = "<!-- results: written by tests/refresh_readme.py -->", "<!-- end of results -->"
+TITLES = {
+    "demo": "Synthetic images: profile `demo`",
+    "tiny-imagenet-quick": "Real images: profile `tiny-imagenet-quick`",
+}
+
+
+def results_text() -> str:
+    """Tables and figures of the profiles whose results are in the repository."""
+    parts = []
+    for profile, title in TITLES.items():
+        runs = load_runs(profile)
+        parts += [
+            f"### {title}",
+            report.data_text(report.any_run(runs)),
+            report.accuracy_markdown(runs),
+            f"![Learning curves](results/{profile}/report_files/plateaus.png)",
+            report.comparison_markdown(runs),
+            f"The whole report: [results/{profile}/report.md](results/{profile}/report.md).",
+        ]
+    return "\n\n".join(parts)
+
+
+def with_results(readme: str) -> str:
+    """The README with its results replaced by the present ones."""
+    between = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+    return between.sub(lambda _: f"{BEGIN}\n\n{results_text()}\n\n{END}", readme)
+
+
+if __name__ == "__main__":
+    os.environ.pop("MANYVIEWS_RESULTS", None)
+    write_text(README, with_results(README.read_text(encoding="utf-8")))

@@ -1,0 +1,231 @@
+"""A run's folder: whole or visibly not, kept, resumed, refused."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+
+from manyviews import experiment, paths, train
+from manyviews.config import ConfigError, RunConfig
+from manyviews.experiment import run_experiment
+from manyviews.models import count_parameters
+from manyviews.results import ACCURACIES, check_recipe, is_finished, load_runs
+from manyviews.train import Trainer, TrainingFailed, make_model
+
+FILES = {
+    "accuracy_plateau.png",
+    "accuracy_plateau.svg",
+    "config.json",
+    "environment.json",
+    "metrics.csv",
+    "model.safetensors",
+    "summary.json",
+    "training_loss.png",
+    "training_loss.svg",
+}
+
+
+def config(**changes) -> RunConfig:
+    training = {
+        "epochs": 2,
+        "warmup_epochs": 1,
+        "batch_size": 10,
+        "learning_rate": 1e-3,
+        "precision": "float32",
+    }
+    sizes = dict.fromkeys(("classes", "ood_classes"), 3) | dict.fromkeys(
+        ("train_per_class", "val_per_class", "ood_per_class"), 10
+    )
+    values = {
+        "run": "baseline",
+        "depth": 18,
+        "stem": "conv3",
+        "n_views": 2,
+        "profile": "test",
+        "device": "cpu",
+        "data": {"name": "fractals", "image_size": 8, **sizes},
+        "network": {"width": 4},
+        "training": training | changes.pop("training", {}),
+    }
+    return RunConfig(**values | changes)
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(autouse=True)
+def _folders(tmp_path, data_root, monkeypatch):
+    monkeypatch.setenv("MANYVIEWS_DATA", str(data_root))
+    monkeypatch.setenv("MANYVIEWS_RESULTS", str(tmp_path))
+
+
+class Interrupted(BaseException):
+    """Stands for a crash: no handler of ours may catch it."""
+
+
+def folder():
+    return paths.run_folder("test", "baseline", 0)
+
+
+def test_a_finished_run_holds_all_it_should():
+    run = run_experiment(config())
+    assert {path.name for path in run.folder.iterdir()} == FILES
+    assert run.folder == folder()
+    assert list(run.metrics["epoch"]) == [0, 1, 2]
+    final = run.metrics.iloc[-1]
+    assert all(run.summary[name] == final[name] for name in ("loss_nats", *ACCURACIES))
+    assert run.summary["images_forwarded"] == 2 * 30 * 2
+    assert run.summary["multiply_adds"] == 3 * run.summary["multiply_adds_per_view"] * 120
+    assert run.summary["parameters"] == count_parameters(make_model(config()))
+    assert run.summary["synthetic"] is True
+    for key in (
+        "git_commit",
+        "torch",
+        "device",
+        "threads",
+        "data_sha256",
+        "wall_time_s",
+        "cpu_time_s",
+        "seed",
+    ):
+        assert run.environment[key] is not None, key
+    assert list(load_runs("test")) == ["baseline"]
+
+
+def test_stored_weights_give_the_stored_numbers():
+    """Weights, read back into a new network, have the final features; a probe of them repeats the numbers."""
+    run = run_experiment(config())
+    model = make_model(config())
+    model.load_state_dict(load_file(run.folder / "model.safetensors"))
+    dataset = experiment.load_dataset(config().data)
+    images = {name: getattr(dataset, name).as_tensor() for name in ("train", "val", "ood")}
+    again = experiment.probe(model.backbone, dataset, images, config().evaluation)
+    assert all(getattr(again, name) == run.summary[name] for name in ACCURACIES)
+
+
+def test_a_finished_run_is_kept(monkeypatch, capsys):
+    run_experiment(config())
+    monkeypatch.setattr(Trainer, "run", lambda self: pytest.fail("trained again"))
+    run_experiment(config(device="auto", seeds=[0, 1]))  # what cannot change the numbers does not matter
+    assert "finished before, kept" in capsys.readouterr().out
+
+
+def test_another_configuration_is_refused_and_the_difference_named():
+    run_experiment(config())
+    with pytest.raises(ConfigError, match=r"training.epochs is 2 there and 3 here.*--force"):
+        run_experiment(config(training={"epochs": 3}))
+
+
+def test_a_run_without_weights_counts_as_not_done():
+    """That is how runs come with the repository."""
+    (run_experiment(config()).folder / "model.safetensors").unlink()
+    assert not is_finished(folder())
+    assert list(load_runs("test")) == ["baseline"]  # the report still reads it
+    run_experiment(config())
+    assert is_finished(folder())
+
+
+@pytest.mark.parametrize(
+    "crash_at", ["first step", "second epoch", "weights", "summary", "figures", "rename"]
+)
+def test_a_crash_leaves_a_folder_that_is_visibly_incomplete_and_resumes(monkeypatch, crash_at, tmp_path):
+    """Ends bit-identical to an unbroken run: same weights, same metrics, same summary."""
+    whole = run_experiment(config())
+    shutil.move(whole.folder, tmp_path / "whole")
+
+    def crash(*_):
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        if crash_at == "first step":
+            patch.setattr(Trainer, "_step", crash)
+        elif crash_at == "second epoch":
+            epoch = Trainer._epoch
+            patch.setattr(
+                Trainer, "_epoch", lambda self, bar: crash() if self.progress.epoch else epoch(self, bar)
+            )
+        elif crash_at == "weights":
+            patch.setattr(experiment, "save_file", crash)
+        elif crash_at == "summary":
+            patch.setattr(experiment, "_summary", crash)
+        elif crash_at == "figures":
+            patch.setattr(experiment.plots, "save_figure", crash)
+        else:
+            patch.setattr(experiment.Path, "rename", crash)
+        with pytest.raises(Interrupted):
+            run_experiment(config())
+    assert not folder().exists()
+    assert folder().with_name("seed0.partial").is_dir()
+    assert load_runs("test") == {}
+    (folder().with_name("seed0.partial") / ".checkpoint.pt.123.new").touch()  # as a killed process leaves it
+
+    resumed = run_experiment(config())
+    assert {path.name for path in resumed.folder.iterdir()} == FILES
+    assert not folder().with_name("seed0.partial").exists()
+    for name in ("metrics.csv", "summary.json", "config.json", "model.safetensors", "accuracy_plateau.png"):
+        assert (resumed.folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_an_interrupted_run_is_not_resumed_with_another_configuration(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", lambda *_: (_ for _ in ()).throw(Interrupted))
+        with pytest.raises(Interrupted):
+            run_experiment(config())
+    with pytest.raises(
+        ConfigError, match=r"seed0.partial was made with another configuration: seed|training"
+    ):
+        run_experiment(config(training={"temperature": 0.1}))
+
+
+def test_a_run_that_failed_is_marked_and_not_tried_in_vain(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "nt_xent", lambda z, temperature: z.sum() * float("nan"))
+        with pytest.raises(TrainingFailed, match=r"epoch 1, step 1, at learning rate 0\.001"):
+            run_experiment(config())
+    marked = json.loads((folder().with_name("seed0.partial") / "failed.json").read_text())
+    assert "the loss is nan" in marked["reason"]
+    with pytest.raises(TrainingFailed, match=r"the loss is nan.*To try again, delete .*seed0.partial"):
+        run_experiment(config())
+
+
+def test_two_processes_do_not_make_the_same_run():
+    folder().parent.mkdir(parents=True)
+    with (
+        FileLock(folder().with_name("seed0.lock")),
+        pytest.raises(ConfigError, match="another process is at work"),
+    ):
+        run_experiment(config())
+
+
+def test_batches_that_cannot_work_are_refused_before_any_folder_is_made():
+    with pytest.raises(ConfigError, match="batch_size 29 leaves a last batch of one"):
+        run_experiment(config(training={"batch_size": 29}))
+    assert not folder().with_name("seed0.partial").exists()
+
+
+def test_seeds_give_different_runs():
+    one, other = (run_experiment(config(seed=seed)) for seed in (0, 1))
+    assert not torch.equal(
+        *(load_file(r.folder / "model.safetensors")["backbone.fc.weight"] for r in (one, other))
+    )
+    assert [run.config["seed"] for run in load_runs("test")["baseline"]] == [0, 1]
+
+
+def test_a_stored_configuration_reads_back():
+    run = run_experiment(config())
+    check_recipe(RunConfig(**run.config), run.folder)
+
+
+def test_metrics_are_documented():
+    """Every column and key that a run writes is explained in results/README.md."""
+    text = (paths.ROOT / "results/README.md").read_text(encoding="utf-8")
+    run = run_experiment(config())
+    libraries = set(experiment.describe_environment.__globals__["LIBRARIES"]) | {"python"}
+    names = {*pd.read_csv(run.folder / "metrics.csv"), *run.summary, *run.environment} - libraries
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []

@@ -1,0 +1,180 @@
+"""run_all.sh: which notebooks run, what is kept, and how failures are told."""
+
+import os
+import re
+import subprocess
+
+import nbformat
+import pytest
+
+from manyviews import paths, pipeline
+from manyviews.config import load_profile
+from manyviews.files import write_json
+from manyviews.pipeline import NotebookFailed, main, parse_arguments, run_notebook
+
+
+@pytest.fixture(autouse=True)
+def _results(tmp_path, monkeypatch):
+    monkeypatch.setenv("MANYVIEWS_RESULTS", str(tmp_path / "results"))
+
+
+def make_notebook(folder, name: str, *sources: str) -> None:
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[0].metadata["tags"] = ["parameters"]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), folder / f"{name}.ipynb")
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    return tmp_path
+
+
+def test_an_executed_notebook_is_kept_without_time_stamps_and_bars(notebooks):
+    make_notebook(notebooks, "good", "seed = 0", "import sys\nprint(seed, file=sys.stderr)\nprint(seed)")
+    output = notebooks / "out/notebook.ipynb"
+    run_notebook("good", output, {"seed": 3}, notebooks / "log.ipynb")
+    executed = nbformat.read(output, as_version=4)
+    assert "papermill" not in executed.metadata
+    assert [o.name for o in executed.cells[-1].outputs] == ["stdout"]
+    assert executed.cells[-1].outputs[0].text == "3\n"
+    assert [path.name for path in output.parent.iterdir()] == ["notebook.ipynb"]
+    assert not (notebooks / "log.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("raise ValueError('lr too high')", r"bad.ipynb, cell \[3\]: ValueError: lr too high"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", r"bad.ipynb: DeadKernelError"),
+    ],
+)
+def test_a_failure_names_notebook_cell_and_log(notebooks, source, message):
+    make_notebook(notebooks, "bad", "seed = 0", source)
+    output, log = notebooks / "out/notebook.ipynb", notebooks / "logs/bad.ipynb"
+    with pytest.raises(NotebookFailed, match=message) as failure:
+        run_notebook("bad", output, {"seed": 3}, log)
+    assert not output.parent.exists()
+    assert log.exists()
+    assert str(log) in str(failure.value)
+
+
+def test_a_failure_does_not_replace_an_earlier_success(notebooks):
+    output = notebooks / "out/notebook.ipynb"
+    make_notebook(notebooks, "one", "seed = 0", "print(seed)")
+    run_notebook("one", output, {"seed": 1}, notebooks / "log.ipynb")
+    before = output.read_bytes()
+    make_notebook(notebooks, "one", "seed = 0", "1 / 0")
+    with pytest.raises(NotebookFailed):
+        run_notebook("one", output, {"seed": 1}, notebooks / "log.ipynb")
+    assert output.read_bytes() == before
+
+
+def test_an_unknown_parameter_is_fatal_in_a_real_notebook(tmp_path):
+    """Papermill alone would warn, and run with the defaults."""
+    parameters = load_profile("smoke") | {"sed": 3}
+    with pytest.raises(NotebookFailed, match=r"ConfigError: unknown parameter 'sed': did you mean 'seed'"):
+        run_notebook("02_baseline", tmp_path / "out.ipynb", parameters, tmp_path / "log.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--profile", "dmo"], "unknown profile 'dmo'; choose one of: demo, paper, smoke"),
+        (["--runs", "baseline,view8"], "unknown run 'view8'; choose among: baseline, resnet34, views8"),
+        (["--seeds", "0,x"], "--seeds takes whole numbers"),
+        (["--seeds", "-1"], "--seeds"),
+        (["--sed", "1"], "unrecognized arguments|ambiguous|--sed"),
+    ],
+)
+def test_a_wrong_option_lists_the_valid_ones(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse_arguments(arguments)
+    assert stopped.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_seeds_default_to_the_profiles():
+    assert parse_arguments(["--profile", "demo"]).seeds == [0, 1, 2]
+    assert parse_arguments(["--profile", "demo", "--seeds", "4"]).seeds == [4]
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """Calls of run_notebook, which leaves behind what a run would."""
+    calls = []
+
+    def fake(notebook, output, parameters, log):
+        calls.append((notebook, parameters.get("seed")))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text("{}")
+        if notebook in pipeline.NOTEBOOKS.values():
+            run = next(run for run, name in pipeline.NOTEBOOKS.items() if name == notebook)
+            experiment = {"run": run, "depth": 18, "stem": "conv3", "n_views": 2}
+            recipe = pipeline.RunConfig(**parameters | experiment).model_dump(mode="json")
+            write_json(output.parent / "config.json", recipe)
+            for name in ("summary.json", "model.safetensors"):
+                (output.parent / name).write_text("{}")
+
+    monkeypatch.setattr(pipeline, "run_notebook", fake)
+    monkeypatch.setattr(pipeline, "write_report", lambda executed, folder: folder / "report.html")
+    return calls
+
+
+def test_runs_everything_once_and_keeps_it(executed, capsys):
+    assert main(["--profile", "smoke", "--seeds", "0,1"]) == 0
+    runs = [(name, seed) for seed in (0, 1) for name in ("02_baseline", "03_resnet34", "04_eight_views")]
+    assert executed == [("01_data", None), *runs, ("09_report", None)]
+    assert capsys.readouterr().out.splitlines()[-1].endswith("results/smoke/report.html")
+    executed.clear()
+    assert main(["--profile", "smoke", "--seeds", "0,1"]) == 0
+    assert executed == [("01_data", None), ("09_report", None)]
+    assert capsys.readouterr().out.count("finished before, kept") == 6
+
+
+def test_force_repeats_only_what_is_asked_for(executed):
+    main(["--profile", "smoke"])
+    executed.clear()
+    main(["--profile", "smoke", "--runs", "views8", "--force"])
+    assert executed == [("01_data", None), ("04_eight_views", 0), ("09_report", None)]
+
+
+def test_report_alone_runs_nothing_else(executed):
+    main(["--profile", "smoke", "--report"])
+    assert executed == [("09_report", None)]
+
+
+def test_a_kept_run_of_another_configuration_is_an_error_before_any_work(executed, capsys):
+    main(["--profile", "smoke", "--runs", "baseline"])
+    config = paths.run_folder("smoke", "baseline", 0) / "config.json"
+    config.write_text(config.read_text().replace('"epochs": 3', '"epochs": 30'))
+    executed.clear()
+    assert main(["--profile", "smoke"]) == 2
+    assert executed == []
+    assert "training.epochs is 30 there and 3 here" in capsys.readouterr().out
+
+
+def test_a_failed_notebook_is_told_at_the_end_and_the_others_go_on(executed, monkeypatch, capsys):
+    fake = pipeline.run_notebook
+
+    def failing(notebook, output, parameters, log):
+        if notebook == "03_resnet34":
+            raise NotebookFailed("notebooks/03_resnet34.ipynb, cell [3]: broken")
+        fake(notebook, output, parameters, log)
+
+    monkeypatch.setattr(pipeline, "run_notebook", failing)
+    assert main(["--profile", "smoke"]) == 1
+    assert ("04_eight_views", 0) in executed
+    assert ("09_report", None) in executed
+    assert "1 notebook(s) failed:\n- notebooks/03_resnet34.ipynb, cell [3]: broken" in capsys.readouterr().out
+
+
+def test_the_script_passes_on_options_and_exit_status():
+    """run_all.sh itself, from another working directory."""
+    script = str(paths.ROOT / "run_all.sh")
+    done = subprocess.run(
+        [script, "--profile", "nix"], cwd="/", capture_output=True, text=True, env=os.environ
+    )
+    assert done.returncode == 2
+    assert "choose one of: demo, paper, smoke, tiny-imagenet, tiny-imagenet-quick" in done.stderr
