@@ -1,8 +1,34 @@
 #!/usr/bin/env bash
-# Runs the notebooks of a profile and writes the report. `./run_all.sh --help` lists the options.
+# Runs the notebooks of a profile and writes the report. `./run_all.sh --help` tells more.
 
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+
+for argument in "$@"; do
+    if [ "$argument" = "--help" ] || [ "$argument" = "-h" ]; then
+        cat <<HELP
+Usage: ./run_all.sh [options]
+
+Runs the study's notebooks and writes the report; prints its path. Finished runs are kept, and
+interrupted ones go on from their last epoch when the same command is given again. Makes .venv
+if needed (see setup_env.sh).
+
+  --profile NAME     scale of the study (default: demo):
+                     $(cd "$root/notebooks/profiles" && echo *.yaml | sed 's/\.yaml//g')
+  --runs A,B         which runs (default: baseline,resnet34,views8)
+  --seeds 0,1        which seeds (default: those of the profile)
+  --results DIR      where results go (default: results/)
+  --force            repeat finished runs
+  --report           only write the report, from the runs there are
+
+  ./run_all.sh
+  ./run_all.sh --profile tiny-imagenet-quick
+  ./run_all.sh --runs baseline,views8 --seeds 0 --results /tmp/try
+HELP
+        exit 0
+    fi
+done
+
 python=$("$root/setup_env.sh")
 exec "$python" -m manyviews.pipeline "$@"

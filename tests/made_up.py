@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from manyviews.config import RunConfig
 from manyviews.results import ACCURACIES, RUNS, Run
 
 DEPTHS = {"baseline": (18, "conv3", 2), "resnet34": (34, "conv7", 2), "views8": (34, "conv7", 8)}
@@ -26,39 +27,17 @@ def made_up_run(name: str, seed: int, final: float, start: float = 0.1, syntheti
             for epoch in range(5)
         ]
     )
-    config = {
-        "run": name,
-        "depth": depth,
-        "stem": stem,
-        "n_views": n_views,
-        "profile": "made-up",
-        "seed": seed,
-        "data": {"name": "fractals", "image_size": 16},
-        "network": {"width": 8, "feature_dim": 1000, "projection_norm": True},
-        "views": {
-            "crop_scale": [0.2, 1.0],
-            "flip_p": 0.5,
-            "jitter_p": 0.8,
-            "brightness": 0.4,
-            "contrast": 0.4,
-            "saturation": 0.4,
-            "hue": 0.1,
-            "grayscale_p": 0.2,
-            "blur_p": 0.5,
-        },
-        "training": {
-            "epochs": 4,
-            "warmup_epochs": 1,
-            "schedule_per": "epoch",
-            "batch_size": 64,
-            "temperature": 0.5,
-            "optimizer": "adamw",
-            "learning_rate": 0.1,
-            "weight_decay": 0.0,
-            "joint_forward": False,
-        },
-        "evaluation": {"neighbours": 5, "linear_c": 1.0},
-    }
+    sizes = dict.fromkeys(("classes", "ood_classes", "train_per_class", "val_per_class", "ood_per_class"), 10)
+    config = RunConfig(
+        run=name,
+        depth=depth,
+        stem=stem,
+        n_views=n_views,
+        profile="made-up",
+        seed=seed,
+        data={"name": "fractals" if synthetic else "tiny-imagenet", "image_size": 16, **sizes},
+        training={"epochs": 4, "warmup_epochs": 1, "learning_rate": 0.1},
+    ).model_dump(mode="json")
     per_view = 1_000_000 * depth
     summary = metrics.drop(columns="learning_rate").iloc[-1].to_dict() | {
         "parameters": 1_000_000 * depth,
@@ -72,7 +51,13 @@ def made_up_run(name: str, seed: int, final: float, start: float = 0.1, syntheti
         "ood_fit_images": 80,
         "ood_test_images": 20,
     }
-    environment = {"dataset": "made-up", "git_commit": "abc", "wall_time_s": 60.0, "cpu_time_s": 120.0}
+    environment = {
+        "dataset": "made-up",
+        "data_sha256": "abc",
+        "git_commit": "def",
+        "wall_time_s": 60.0,
+        "cpu_time_s": 120.0,
+    }
     return Run(Path("nowhere"), config, summary, environment, metrics)
 
 

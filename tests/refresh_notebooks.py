@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from manyviews import paths
+from manyviews.config import RunConfig, load_profile
 from manyviews.files import write_json
 from manyviews.pipeline import run_notebook
 from manyviews.reference import REFERENCE, make_reference
@@ -22,7 +23,8 @@ def main() -> None:
         for name in names:  # the first time without a reference, to make one
             print(name, flush=True)
             run_notebook(name, paths.NOTEBOOKS / f"{name}.ipynb", {}, Path(results) / "log.ipynb")
-        write_json(REFERENCE, make_reference([seeds[0] for seeds in load_runs("smoke").values()]))
+        config = RunConfig(run="smoke", depth=18, stem="conv3", n_views=2, **load_profile("smoke"))
+        write_json(REFERENCE, make_reference([seeds[0] for seeds in load_runs(config).values()]))
         for name in names:
             run_notebook(name, paths.NOTEBOOKS / f"{name}.ipynb", {}, Path(results) / "log.ipynb")
 

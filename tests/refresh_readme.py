@@ -4,8 +4,9 @@ import os
 import re
 
 from manyviews import paths, report
+from manyviews.config import RunConfig, load_profile
 from manyviews.files import write_text
-from manyviews.results import load_runs
+from manyviews.results import load_floor, load_runs
 
 README = paths.ROOT / "README.md"
 BEGIN, END = "<!-- results: written by tests/refresh_readme.py -->", "<!-- end of results -->"
@@ -19,11 +20,14 @@ def results_text() -> str:
     """Tables and figures of the profiles whose results are in the repository."""
     parts = []
     for profile, title in TITLES.items():
-        runs = load_runs(profile)
+        runs = load_runs(RunConfig(run="readme", depth=18, stem="conv3", n_views=2, **load_profile(profile)))
+        if not runs:
+            raise FileNotFoundError(f"results/{profile} holds no run; ./run_all.sh --profile {profile}")
         parts += [
             f"### {title}",
             report.data_text(report.any_run(runs)),
             report.accuracy_markdown(runs),
+            report.floor_text(load_floor(profile), runs),
             f"![Learning curves](results/{profile}/report_files/plateaus.png)",
             report.comparison_markdown(runs),
             f"The whole report: [results/{profile}/report.md](results/{profile}/report.md).",

@@ -6,6 +6,15 @@ from pydantic import ValidationError
 from manyviews import config, paths
 from manyviews.config import ConfigError, RunConfig, load_profile, notebook_parameters, profile_names
 
+FULL = """
+profile: made
+seeds: [0]
+data: {name: folder, path: x}
+network: {}
+views: {}
+training: {}
+evaluation: {}
+"""
 EXPERIMENT = {"run": "baseline", "depth": 18, "stem": "conv3", "n_views": 2}
 PAPER = {"profile": "paper", "data": {"name": "folder", "path": "data/paper"}}
 
@@ -39,8 +48,11 @@ def test_the_paper_profile_departs_from_the_recipe_in_nothing():
 
 
 @pytest.mark.parametrize("name", profile_names())
-def test_every_profile_is_valid(name):
-    assert load_profile(name)["profile"] == name
+def test_every_profile_is_valid_and_leaves_nothing_to_the_notebooks_own_parameters(name):
+    """Papermill replaces what a profile names; the rest would stay at the values of `smoke`."""
+    profile = load_profile(name)
+    assert profile["profile"] == name
+    assert profile.keys() == load_profile("smoke").keys()
 
 
 @pytest.mark.parametrize(
@@ -93,7 +105,9 @@ def test_the_recipe_leaves_out_what_cannot_change_numbers():
         ("- 1", "must hold `name: value` lines"),
         ("profile: other\ndata: {name: folder, path: x}", "write `profile: made`"),
         ("profile: made\ndepth: 18", "'depth' belongs to the notebook"),
-        ("profile: made\ndata: {name: folder, path: x}\nepoch: 3", r"made.yaml: unknown parameter 'epoch'"),
+        ("profile: made\ndata: {name: folder, path: x}", r"'seeds' is missing; write `seeds: {}`"),
+        (FULL + "epoch: 3", r"made.yaml: unknown parameter 'epoch'"),
+        (FULL.replace("views: {}", ""), r"made.yaml: 'views' is missing; write `views: {}` for the report's"),
     ],
 )
 def test_a_bad_profile_is_named(tmp_path, monkeypatch, content, message):

@@ -13,7 +13,7 @@ from manyviews import experiment, paths, train
 from manyviews.config import ConfigError, RunConfig
 from manyviews.experiment import run_experiment
 from manyviews.models import count_parameters
-from manyviews.results import ACCURACIES, check_recipe, is_finished, load_runs
+from manyviews.results import ACCURACIES, check_recipe, forget, is_finished, load_failures, load_runs
 from manyviews.train import Trainer, TrainingFailed, make_model
 
 FILES = {
@@ -95,7 +95,7 @@ def test_a_finished_run_holds_all_it_should():
         "seed",
     ):
         assert run.environment[key] is not None, key
-    assert list(load_runs("test")) == ["baseline"]
+    assert list(load_runs(config())) == ["baseline"]
 
 
 def test_stored_weights_give_the_stored_numbers():
@@ -126,7 +126,7 @@ def test_a_run_without_weights_counts_as_not_done():
     """That is how runs come with the repository."""
     (run_experiment(config()).folder / "model.safetensors").unlink()
     assert not is_finished(folder())
-    assert list(load_runs("test")) == ["baseline"]  # the report still reads it
+    assert list(load_runs(config())) == ["baseline"]  # the report still reads it
     run_experiment(config())
     assert is_finished(folder())
 
@@ -162,7 +162,7 @@ def test_a_crash_leaves_a_folder_that_is_visibly_incomplete_and_resumes(monkeypa
             run_experiment(config())
     assert not folder().exists()
     assert folder().with_name("seed0.partial").is_dir()
-    assert load_runs("test") == {}
+    assert load_runs(config()) == {}
     (folder().with_name("seed0.partial") / ".checkpoint.pt.123.new").touch()  # as a killed process leaves it
 
     resumed = run_experiment(config())
@@ -188,10 +188,85 @@ def test_a_run_that_failed_is_marked_and_not_tried_in_vain(monkeypatch):
         patch.setattr(train, "nt_xent", lambda z, temperature: z.sum() * float("nan"))
         with pytest.raises(TrainingFailed, match=r"epoch 1, step 1, at learning rate 0\.001"):
             run_experiment(config())
+    assert "`baseline` seed0 failed: the loss is nan" in load_failures("test")[0]
     marked = json.loads((folder().with_name("seed0.partial") / "failed.json").read_text())
     assert "the loss is nan" in marked["reason"]
     with pytest.raises(TrainingFailed, match=r"the loss is nan.*To try again, delete .*seed0.partial"):
         run_experiment(config())
+
+
+def test_weights_that_are_no_number_never_become_the_last_good_checkpoint(monkeypatch):
+    """The last step of an epoch can spoil the weights after its loss was computed."""
+    step = Trainer._step
+
+    def spoiling(self, *arguments):
+        loss = step(self, *arguments)
+        next(self.model.parameters()).data.fill_(float("inf"))
+        return loss
+
+    monkeypatch.setattr(Trainer, "_step", spoiling)
+    with pytest.raises(TrainingFailed, match="weights are no longer finite after epoch 1"):
+        run_experiment(config(training={"batch_size": 30}))
+    assert not (folder().with_name("seed0.partial") / "checkpoint.pt").exists()
+
+
+def test_a_forgotten_run_keeps_its_numbers_until_the_new_one_is_done(monkeypatch):
+    before = run_experiment(config()).summary
+    forget(folder())
+    assert not is_finished(folder())
+    assert load_runs(config())["baseline"][0].summary == before
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", lambda *_: (_ for _ in ()).throw(Interrupted))
+        with pytest.raises(Interrupted):
+            run_experiment(config())
+    assert load_runs(config())["baseline"][0].summary == before
+    with FileLock(folder().with_name("seed0.lock")), pytest.raises(ConfigError, match="another process"):
+        forget(folder())
+
+
+def test_runs_of_different_configurations_are_never_averaged():
+    run_experiment(config(seed=0))
+    run_experiment(config(seed=1, training={"temperature": 0.1}))
+    with pytest.raises(
+        ConfigError, match=r"seed1 was made with another .*training.temperature is 0.1 there and 0.5"
+    ):
+        load_runs(config())
+
+
+def test_a_run_begun_on_other_images_is_not_resumed(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", lambda *_: (_ for _ in ()).throw(Interrupted))
+        with pytest.raises(Interrupted):
+            run_experiment(config())
+    note = folder().with_name("seed0.partial") / "environment.json"
+    note.write_text(note.read_text().replace('"data_sha256": "', '"data_sha256": "0'))
+    with pytest.raises(ConfigError, match="begun with data_sha256"):
+        run_experiment(config())
+
+
+def test_a_run_resumed_by_other_libraries_says_so(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", lambda *_: (_ for _ in ()).throw(Interrupted))
+        with pytest.raises(Interrupted):
+            run_experiment(config())
+    note = folder().with_name("seed0.partial") / "environment.json"
+    old = json.loads(note.read_text())
+    note.write_text(json.dumps(old | {"torch": "1.0"}))
+    environment = run_experiment(config()).environment
+    assert environment["torch"] == "1.0"
+    assert environment["resumed_with"] == [{"torch": old["torch"]}]
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        ({"neighbours": 25}, "evaluation.neighbours 25 exceeds the 24 fitted"),
+        ({"ood_fit_share": 0.999}, "lower it"),
+    ],
+)
+def test_probes_that_cannot_work_are_refused_before_training(evaluation, message):
+    with pytest.raises(ConfigError, match=message):
+        run_experiment(config(evaluation=evaluation))
 
 
 def test_two_processes_do_not_make_the_same_run():
@@ -214,7 +289,7 @@ def test_seeds_give_different_runs():
     assert not torch.equal(
         *(load_file(r.folder / "model.safetensors")["backbone.fc.weight"] for r in (one, other))
     )
-    assert [run.config["seed"] for run in load_runs("test")["baseline"]] == [0, 1]
+    assert [run.config["seed"] for run in load_runs(config())["baseline"]] == [0, 1]
 
 
 def test_a_stored_configuration_reads_back():

@@ -2,13 +2,14 @@
 
 import os
 import re
+import shutil
 import subprocess
 
 import nbformat
 import pytest
 
 from manyviews import paths, pipeline
-from manyviews.config import load_profile
+from manyviews.config import load_profile, profile_names
 from manyviews.files import write_json
 from manyviews.pipeline import NotebookFailed, main, parse_arguments, run_notebook
 
@@ -140,6 +141,32 @@ def test_force_repeats_only_what_is_asked_for(executed):
     assert executed == [("01_data", None), ("04_eight_views", 0), ("09_report", None)]
 
 
+def test_force_touches_nothing_when_the_data_are_missing(executed, monkeypatch):
+    """A finished run is given up only when its turn comes."""
+    main(["--profile", "smoke"])
+    fake = pipeline.run_notebook
+
+    def failing(notebook, *arguments):
+        if notebook == "01_data":
+            raise NotebookFailed("no data")
+        fake(notebook, *arguments)
+
+    monkeypatch.setattr(pipeline, "run_notebook", failing)
+    assert main(["--profile", "smoke", "--force"]) == 1
+    assert all(pipeline.is_finished(paths.run_folder("smoke", run, 0)) for run in pipeline.NOTEBOOKS)
+
+
+def test_a_failed_report_is_not_exported(executed, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "write_report", lambda *_: pytest.fail("exported"))
+
+    def failing(notebook, *arguments):
+        raise NotebookFailed(f"{notebook} is broken")
+
+    monkeypatch.setattr(pipeline, "run_notebook", failing)
+    assert main(["--profile", "smoke", "--report"]) == 1
+    assert "09_report is broken" in capsys.readouterr().out
+
+
 def test_report_alone_runs_nothing_else(executed):
     main(["--profile", "smoke", "--report"])
     assert executed == [("09_report", None)]
@@ -168,6 +195,26 @@ def test_a_failed_notebook_is_told_at_the_end_and_the_others_go_on(executed, mon
     assert ("04_eight_views", 0) in executed
     assert ("09_report", None) in executed
     assert "1 notebook(s) failed:\n- notebooks/03_resnet34.ipynb, cell [3]: broken" in capsys.readouterr().out
+
+
+def test_the_help_lists_every_option_and_profile_before_anything_is_installed(tmp_path):
+    """In a copy without .venv: no set-up may start."""
+    for name in ("run_all.sh", "setup_env.sh"):
+        shutil.copy(paths.ROOT / name, tmp_path)
+    shutil.copytree(paths.PROFILES, tmp_path / "notebooks/profiles")
+    done = subprocess.run([tmp_path / "run_all.sh", "--help"], capture_output=True, text=True, check=True)
+    for name in ("--profile", "--runs", "--seeds", "--results", "--force", "--report", *profile_names()):
+        assert name in done.stdout
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_an_unknown_option_lists_the_valid_ones(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(["--unknown"])
+    message = capsys.readouterr().err
+    assert "--unknown" in message
+    for name in ("--profile", "--runs", "--seeds", "--results", "--force", "--report"):
+        assert name in message
 
 
 def test_the_script_passes_on_options_and_exit_status():

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import nn
 
-from manyviews import probes
+from manyviews import data, probes
 from manyviews.config import EvaluationConfig
 from manyviews.data import Split
 
@@ -92,10 +92,30 @@ def test_knn_predicts_what_scikit_learn_does(n_classes, neighbours):
     assert probes.knn_accuracy(x, y, test, (predicted + 1) % n_classes, neighbours) == 0.0
 
 
+def test_knn_in_blocks_finds_the_same_neighbours(monkeypatch):
+    """Oracle: scikit-learn's NearestNeighbors; blocks of 7 cut fitted rows and queries at odd places."""
+    monkeypatch.setattr(probes, "KNN_BLOCK", 7)
+    x, y = clusters(100, 5, 6, 2.0)
+    test, test_y = clusters(30, 5, 6, 2.0, seed=1)
+    expected = NearestNeighbors(n_neighbors=5, algorithm="brute").fit(x).kneighbors(test)[1]
+    np.testing.assert_array_equal(probes.nearest(x, test, 5), expected)
+    blocks = probes.knn_accuracy(x, y, test, test_y, 5)
+    monkeypatch.undo()
+    assert blocks == probes.knn_accuracy(x, y, test, test_y, 5)
+
+
+def test_raw_pixels_are_compared_as_they_are():
+    """8-bit numbers must not wrap around: 250 is far from 5."""
+    images = np.array([0, 10, 240, 250], dtype=np.uint8)
+    fit = np.broadcast_to(images[:, None], (4, 6))
+    query = np.full((2, 6), [[5], [245]], dtype=np.uint8)
+    np.testing.assert_array_equal(probes.nearest(fit.copy(), query, 2).sort(dim=1).values, [[0, 1], [2, 3]])
+
+
 def test_ood_split_is_the_reports():
     """study: RandomState(42).permutation(N) >= int(0.2 N) selects the images to fit on."""
     for n in (10, 37, 1000, 10_000):
-        fit, test = probes.ood_split(n, 0.8)
+        fit, test = data.ood_split(n, 0.8)
         mask = np.random.RandomState(42).permutation(n) >= int(0.2 * n)
         np.testing.assert_array_equal(fit, np.flatnonzero(mask))
         np.testing.assert_array_equal(test, np.flatnonzero(~mask))

@@ -58,7 +58,7 @@ def test_a_report_of_nothing_says_so():
         report.comparison_markdown({}),
         report.plateau_markdown({}),
         report.cost_markdown({}),
-        report.limits_markdown({}),
+        report.limits_markdown({}, []),
         report.environment_markdown({}),
     ):
         assert "not run" in text
@@ -97,10 +97,56 @@ def test_plateau_is_read_over_the_last_quarter():
 
 def test_synthetic_images_are_called_so():
     assert "synthetic" in report.methods_text(made_up_runs(FINALS))
-    assert "synthetic" in report.limits_markdown(made_up_runs(FINALS))
+    assert "synthetic" in report.limits_markdown(made_up_runs(FINALS), [])
     real = made_up_runs(FINALS, synthetic=False)
-    assert "synthetic" not in report.methods_text(real) + report.limits_markdown(real)
+    assert "synthetic" not in report.methods_text(real) + report.limits_markdown(real, [])
     assert "photographs" in report.methods_text(real)
+
+
+def test_runs_below_raw_pixels_are_named():
+    """Means 22, 27 and 44 % against a floor of 30 %."""
+    text = report.floor_text({"id_knn_accuracy": 0.3}, made_up_runs(FINALS))
+    assert "30.0 %; the mean of ResNet-18, 2 views and of ResNet-34, 2 views is below that" in text
+    assert "no run's mean is below" in report.floor_text({"id_knn_accuracy": 0.1}, made_up_runs(FINALS))
+    assert "not run" in report.floor_text({}, made_up_runs(FINALS))
+
+
+def test_a_flat_end_is_read_together_with_the_learning_rate():
+    runs = made_up_runs(FINALS)
+    for run in runs["baseline"]:
+        run.metrics["learning_rate"] = [float("nan"), 0.1, 0.2, 0.1, 0.05]
+    assert "In the last epoch the learning rate was 25% of its peak" in report.plateau_markdown(runs)
+
+
+def test_a_run_is_read_in_a_sentence():
+    text = report.reading(made_up_runs({"baseline": [0.2]})["baseline"][0])
+    assert (
+        "rose from 10.0 % at the initial weights to 20.0 %, of which +2.5 points came after epoch 3" in text
+    )
+    assert "fell from 10.0 %" in report.reading(made_up_runs({"baseline": [0.05]})["baseline"][0])
+
+
+def test_departures_from_the_report_are_listed_with_its_values():
+    text = report.methods_text(made_up_runs(FINALS))
+    assert "`training.epochs` 4 (50)" in text
+    assert "`training.learning_rate` 0.1 (0.6)" in text
+    assert "temperature` " not in text  # as in the report
+
+
+def test_a_failed_run_is_told_with_its_reason():
+    assert "- `views8` seed1 failed: nan" in report.limits_markdown({}, ["`views8` seed1 failed: nan"])
+    assert "- `views8` seed1 failed: nan" in report.limits_markdown(
+        made_up_runs(FINALS), ["`views8` seed1 failed: nan"]
+    )
+
+
+def test_chance_on_unseen_classes_is_theirs():
+    runs = made_up_runs({"baseline": [0.2]})
+    runs["baseline"][0].summary["ood_classes"] = 4
+    figure = plots.compare_plateaus(runs, {})
+    texts = [[text.get_text() for text in ax.texts] for ax in figure.axes[:4]]
+    assert texts == [["chance, 10 classes"]] * 2 + [["chance, 4 classes"]] * 2
+    plt.close(figure)
 
 
 def test_a_probe_that_did_not_converge_is_named():
@@ -113,7 +159,10 @@ def test_a_probe_that_did_not_converge_is_named():
 @pytest.mark.parametrize("finals", [FINALS, {"baseline": [0.2]}, {}])
 def test_figures_are_drawn_from_whatever_there_is(finals, tmp_path):
     runs = made_up_runs(finals)
-    figures = [plots.compare_plateaus(runs), plots.compare_reported(results.accuracy_table(runs))]
+    figures = [
+        plots.compare_plateaus(runs, {"id_knn_accuracy": 0.3}),
+        plots.compare_reported(results.accuracy_table(runs)),
+    ]
     figures += [plots.accuracy_plateau(seeds) for seeds in runs.values()]
     figures += [plots.training_loss(seeds) for seeds in runs.values()]
     for number, figure in enumerate(figures):
@@ -125,7 +174,7 @@ def test_figures_are_drawn_from_whatever_there_is(finals, tmp_path):
 
 def test_a_figure_shows_the_results(tmp_path):
     """The drawn line holds the mean over the seeds, in percent."""
-    figure = plots.compare_plateaus(made_up_runs(FINALS))
+    figure = plots.compare_plateaus(made_up_runs(FINALS), {})
     baseline = figure.axes[0].get_lines()[0]
     assert list(baseline.get_xdata()) == [0, 1, 2, 3, 4]
     assert list(baseline.get_ydata()) == pytest.approx([10, 13, 16, 19, 22])

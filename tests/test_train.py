@@ -223,6 +223,8 @@ def test_model_is_what_the_configuration_says():
 def test_a_batch_of_one_image_is_refused_with_the_fix(tmp_path):
     with pytest.raises(ConfigError, match=r"batch_size 19 leaves a last batch of one .* use 18"):
         Trainer(config(training={"batch_size": 19}), IMAGES, tmp_path, evaluate)
+    with pytest.raises(ConfigError, match=r"batch_size 2 leaves .* use 3"):
+        train.check_batches(21, 2)
     with pytest.raises(ConfigError, match="batch_size 21 exceeds the 20 training images"):
         Trainer(config(training={"batch_size": 21}), IMAGES, tmp_path, evaluate)
 

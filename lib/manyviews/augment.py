@@ -72,6 +72,10 @@ class ViewParameters:
     blur: Tensor  # (B,) bool
     sigma: Tensor  # (B,) pixels
 
+    def to(self, device: torch.device) -> "ViewParameters":
+        """The same on another device."""
+        return ViewParameters(**{name: value.to(device) for name, value in vars(self).items()})
+
 
 def _draw_crops(u: Tensor, config: ViewConfig, height: int, width: int) -> tuple[Tensor, ...]:
     """Crop boxes (top, left, height, width), each (B,), from uniform numbers u (B, 22).
@@ -226,24 +230,36 @@ def adjust(images: Tensor, operation: int, factor: Tensor) -> Tensor:
 
 
 def color_jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
-    """Brightness, contrast, saturation and hue, in each image's own order; factors and order (B, 4)."""
+    """Brightness, contrast, saturation and hue, in each image's own order.
+
+    Args:
+        images: (B, 3, H, W).
+        factors: (B, 4), on the images' device.
+        order: (B, 4), on the CPU.
+    """
     for place in range(4):
         # Views with the same operation at this place form one group, so that each is done only once.
         groups = [(order[:, place] == operation).nonzero().squeeze(1) for operation in range(4)]
         changed = [adjust(images[rows], op, factors[rows, op]) for op, rows in enumerate(groups)]
-        images = torch.empty_like(images).index_copy_(0, torch.cat(groups), torch.cat(changed))
+        images = torch.empty_like(images).index_copy_(
+            0, torch.cat(groups).to(images.device), torch.cat(changed)
+        )
     return images
 
 
 def apply_parameters(images: Tensor, p: ViewParameters, size: int, blur_kernel: int) -> Tensor:
-    """Turn images (B, 3, H, W) in [0, 1] into the views (B, 3, size, size) that p describes."""
-    views = crop_resize(images, p, size)
+    """Turn images (B, 3, H, W) in [0, 1] into the views (B, 3, size, size) that p, on the CPU, describes.
+
+    Which rows an operation is for is found on the CPU: a GPU would have to stop to tell their number.
+    """
+    there = p.to(images.device)
+    views = crop_resize(images, there, size)
     rows = p.jitter.nonzero().squeeze(1)
-    views[rows] = color_jitter(views[rows], p.factors[rows], p.order[rows])
+    views[rows] = color_jitter(views[rows], there.factors[rows], p.order[rows])
     rows = p.grayscale.nonzero().squeeze(1)
     views[rows] = to_gray(views[rows]).expand(-1, 3, -1, -1)
     rows = p.blur.nonzero().squeeze(1)
-    blur = blur_matrix(p.sigma[rows], blur_kernel, size)
+    blur = blur_matrix(there.sigma[rows], blur_kernel, size)
     views[rows] = separable(views[rows], blur, blur)
     return views
 
@@ -262,9 +278,9 @@ def make_views(
     """Views of some images of a dataset.
 
     Args:
-        dataset: all images, (N, 3, H, W) uint8.
-        images: which image each view is of, (B,) int64.
-        views: which of the image's views, (B,) int64; see PairSampler.
+        dataset: all images, (N, 3, H, W) uint8; where they lie, the views are made.
+        images: which image each view is of, (B,) int64, on the CPU.
+        views: which of the image's views, (B,) int64, on the CPU; see PairSampler.
         epoch: fresh views each epoch, unless config.frozen.
         seed: of the study.
         size: height and width of a view, pixels.
@@ -277,4 +293,4 @@ def make_views(
     height, width = dataset.shape[2:]
     p = draw_parameters(config, seed, images, views, epoch, height, width, dtype)
     kernel = config.blur_kernel or (3 if size <= 32 else 5)
-    return apply_parameters(dataset[images].to(dtype).div_(255), p, size, kernel)
+    return apply_parameters(dataset[images.to(dataset.device)].to(dtype).div_(255), p, size, kernel)

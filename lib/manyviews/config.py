@@ -212,6 +212,14 @@ def load_profile(name: str) -> dict[str, Any]:
         raise ConfigError(f"{path}: '{reserved[0]}' belongs to the notebook, not to a profile: remove it")
     if values.get("profile") != name:
         raise ConfigError(f"{path}: write `profile: {name}`, the file's own name")
+    # What a profile leaves out, papermill would leave at the notebook's own, smoke, values.
+    missing = [
+        name for name in RunConfig.model_fields if name not in {*values, *EXPERIMENT, "seed", "device"}
+    ]
+    if missing:
+        raise ConfigError(
+            f"{path}: '{missing[0]}' is missing; write `{missing[0]}: {{}}` for the report's recipe"
+        )
     try:
         RunConfig(run="check", depth=18, stem="conv3", n_views=2, **values)
     except ConfigError as error:

@@ -26,7 +26,7 @@ from manyviews.tiny_imagenet import DataError, area_downsample
 
 SPLITS = ("train", "val", "ood")
 PROBE_NEIGHBOURS = 5  # the k-NN probe must find as many images to fit on
-OOD_HELD_OUT = 0.2  # share of the OOD images that the probes score; they fit on the rest
+OOD_FIT_SHARE = 0.8  # of the OOD images; the probes score the rest
 OOD_SEED = 42  # of the permutation that chooses them
 # What numpy.load raises on damaged, pickled or other files.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, TypeError, AttributeError)
@@ -50,7 +50,9 @@ class Split:
         return torch.from_numpy(self.images).permute(0, 3, 1, 2).contiguous()
 
     def first_of_each_class(self, classes: int, images: int) -> np.ndarray:
-        """The first images of the first classes, shape (classes, images, H, W, 3)."""
+        """The first images of the first classes, or as many as there are: (classes, images, H, W, 3)."""
+        classes = min(classes, self.n_classes)
+        images = min(images, int(np.bincount(self.labels)[:classes].min()))
         return np.stack([self.images[self.labels == label][:images] for label in range(classes)])
 
 
@@ -66,6 +68,11 @@ class Dataset:
     checksum: str  # SHA-256 of all images and labels, hexadecimal
     class_names: tuple[str, ...]  # of train and val
     ood_class_names: tuple[str, ...]
+
+    @property
+    def splits(self) -> tuple[Split, Split, Split]:
+        """train, val and ood."""
+        return self.train, self.val, self.ood
 
 
 def load_dataset(config: DataConfig) -> Dataset:
@@ -217,9 +224,8 @@ def check_together(folder: Path, train: Split, val: Split, ood: Split) -> None:
                 f"{folder / split}.npz: 'images' is {part.images.shape[1]} pixels a side, train.npz "
                 f"{train.images.shape[1]}; save all in one size"
             )
-    held_out = int(OOD_HELD_OUT * len(ood.labels))
-    order = np.random.RandomState(OOD_SEED).permutation(len(ood.labels))
-    fitted = {"train": train.labels, "ood": ood.labels[order >= held_out]}
+    fit, test = ood_split(len(ood.labels), OOD_FIT_SHARE)
+    fitted = {"train": train.labels, "ood": ood.labels[fit]}
     for split, labels in fitted.items():
         path = folder / f"{split}.npz"
         if len(labels) < PROBE_NEIGHBOURS:
@@ -229,8 +235,15 @@ def check_together(folder: Path, train: Split, val: Split, ood: Split) -> None:
             )
         if len(np.unique(labels)) < 2:
             raise DataError(f"{path}: 'labels' leaves one class to fit the probes on; add images of another")
-    if held_out == 0:
+    if len(test) == 0:
         raise DataError(f"{folder / 'ood.npz'}: 'images' leaves none to score the probes on; add images")
+
+
+def ood_split(n: int, fit_share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the OOD images to fit the probes on and to score, as the report draws them."""
+    order = np.random.RandomState(OOD_SEED).permutation(n)
+    held_out = int(round(1 - fit_share, 9) * n)  # rounded, for 1 - 0.8 is a little less than 0.2
+    return np.flatnonzero(order >= held_out), np.flatnonzero(order < held_out)
 
 
 def checksum(splits: dict[str, Split]) -> str:

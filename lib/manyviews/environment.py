@@ -10,7 +10,10 @@ from typing import Any
 import torch
 
 from manyviews import paths
+from manyviews.config import ConfigError
+from manyviews.files import read_json, write_json
 
+MUST_NOT_CHANGE = ("data_sha256", "device_type", "precision")  # while a run is interrupted
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "pandas")
 
 
@@ -21,10 +24,11 @@ def describe_environment(device: torch.device, precision: torch.dtype) -> dict[s
         device: where the network ran.
         precision: of its products.
     """
+    # Results themselves do not make the code another one.
+    changes = _git("status", "--porcelain", "--", ".", ":(exclude)results")
     return {
         "git_commit": _git("rev-parse", "HEAD"),
-        # Results themselves do not make the code another one.
-        "git_dirty": bool(_git("status", "--porcelain", "--", ".", ":(exclude)results")),
+        "git_dirty": None if changes is None else bool(changes),
         "python": platform.python_version(),
         **{name: version(name) for name in LIBRARIES},
         "system": f"{platform.system()} {platform.machine()}",
@@ -34,6 +38,29 @@ def describe_environment(device: torch.device, precision: torch.dtype) -> dict[s
         "threads": torch.get_num_threads(),
         "logical_cores": os.cpu_count(),
     }
+
+
+def note_environment(path: Path, now: dict[str, Any]) -> None:
+    """Write what a run begins with, or see that what resumes it gives the same numbers.
+
+    A run resumed by other code, libraries or threads gets the list `resumed_with`.
+
+    Raises:
+        ConfigError: the run was begun on other images, another kind of device or in another precision.
+    """
+    if not path.exists():
+        write_json(path, now)
+        return
+    before = read_json(path)
+    for key in MUST_NOT_CHANGE:
+        if before[key] != now[key]:
+            raise ConfigError(
+                f"{path.parent}: begun with {key} {before[key]}, now {now[key]}; resume it where it was "
+                "begun, or delete the folder to start anew"
+            )
+    changed = {key: value for key, value in now.items() if before.get(key) != value}
+    if changed:
+        write_json(path, before | {"resumed_with": [*before.get("resumed_with", []), changed]})
 
 
 def processor_name() -> str:

@@ -4,18 +4,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 
 from manyviews import paths, plots
-from manyviews.config import ConfigError, RunConfig
-from manyviews.data import Dataset, load_dataset
-from manyviews.environment import describe_environment
+from manyviews.config import RunConfig
+from manyviews.data import Dataset, load_dataset, ood_split
+from manyviews.environment import describe_environment, note_environment
 from manyviews.files import read_json, replacing, write_json
 from manyviews.models import count_multiply_adds, count_parameters
-from manyviews.probes import ood_split, probe
-from manyviews.results import Run, check_recipe, is_finished, load_run
-from manyviews.train import Trainer, TrainingFailed, check_batches, resolve_device
+from manyviews.probes import check_probes, probe
+from manyviews.results import Run, check_recipe, is_finished, load_run, partial_folder, run_lock
+from manyviews.train import Trainer, TrainingFailed, check_batches, resolve_device, resolve_precision
 
 # Forward, gradient of the activations, gradient of the weights: each about as many multiply-adds.
 PASSES_OF_A_TRAINING_STEP = 3
@@ -33,31 +32,33 @@ def run_experiment(config: RunConfig) -> Run:
         TrainingFailed: the loss is not finite, now or when it was last tried.
     """
     folder = paths.run_folder(config.profile, config.run, config.seed)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0):
-            if not is_finished(folder):
-                _run(config, folder)
-            else:
-                check_recipe(config, folder)
-                print(f"{config.run} seed {config.seed}: finished before, kept")
-            return load_run(folder)
-    except Timeout:
-        raise ConfigError(f"{folder}: another process is at work on this run; wait for it to end") from None
+    with run_lock(folder):
+        if not is_finished(folder):
+            _run(config, folder)
+        else:
+            check_recipe(config, folder)
+            print(f"{config.run} seed {config.seed}: finished before, kept")
+        return load_run(folder)
 
 
 def _run(config: RunConfig, folder: Path) -> None:
-    partial = folder.with_name(f"{folder.name}.partial")
+    partial = partial_folder(folder)
     if (partial / "config.json").exists():
         check_recipe(config, partial)
     if (partial / "failed.json").exists():
         raise TrainingFailed(
             f"{read_json(partial / 'failed.json')['reason']} To try again, delete {partial}, or use --force"
         )
-    resolve_device(config.device)
+    device = resolve_device(config.device)
     dataset = load_dataset(config.data)
     check_batches(len(dataset.train.labels), config.training.batch_size)
+    check_probes(dataset, config.evaluation)
     write_json(partial / "config.json", config.model_dump(mode="json"))
+    note_environment(
+        partial / "environment.json",
+        describe_environment(device, resolve_precision(config.training.precision, device))
+        | {"dataset": dataset.name, "data_sha256": dataset.checksum, "seed": config.seed},
+    )
 
     images = {name: getattr(dataset, name).as_tensor() for name in ("train", "val", "ood")}
     trainer = Trainer(
@@ -75,29 +76,26 @@ def _run(config: RunConfig, folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     partial.rename(folder)
+    (folder / trainer.checkpoint.name).unlink()  # last, for until the renaming it could still be needed
 
 
 def _finish(trainer: Trainer, dataset: Dataset, folder: Path) -> None:
     """Write all that a finished run holds, but for the executed notebook."""
-    config, progress = trainer.config, trainer.progress
+    progress = trainer.progress
     with replacing(folder / "model.safetensors") as new:
         save_file({name: value.contiguous() for name, value in trainer.model.state_dict().items()}, new)
-    write_json(
-        folder / "environment.json",
-        describe_environment(trainer.device, trainer.precision)
-        | {
-            "dataset": dataset.name,
-            "data_sha256": dataset.checksum,
-            "seed": config.seed,
-            "wall_time_s": round(progress.wall_time_s, 1),
-            "cpu_time_s": round(progress.cpu_time_s, 1),
-        },
-    )
-    write_json(folder / "summary.json", _summary(trainer, dataset))
+    summary = _summary(trainer, dataset)
+    environment = read_json(folder / "environment.json") | {
+        "wall_time_s": round(progress.wall_time_s, 1),
+        "cpu_time_s": round(progress.cpu_time_s, 1),
+        "images_forwarded": progress.images_forwarded,
+        "multiply_adds": summary["multiply_adds"],
+    }
+    write_json(folder / "environment.json", environment)
+    write_json(folder / "summary.json", summary)
     run = load_run(folder)
     plots.save_figure(plots.accuracy_plateau([run]), folder, "accuracy_plateau")
     plots.save_figure(plots.training_loss([run]), folder, "training_loss")
-    trainer.checkpoint.unlink()
     for unfinished in folder.glob(".*.new"):  # left by a process that was killed while it wrote
         unfinished.unlink()
 

@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -16,9 +15,9 @@ from nbconvert import HTMLExporter, MarkdownExporter
 from papermill.exceptions import PapermillExecutionError
 
 from manyviews import paths
-from manyviews.config import EXPERIMENT, ConfigError, RunConfig, load_profile, profile_names
+from manyviews.config import EXPERIMENT, ConfigError, RunConfig, load_profile
 from manyviews.files import read_json, replacing, write_text
-from manyviews.results import RUNS, check_recipe, is_finished
+from manyviews.results import RUNS, check_recipe, forget, is_finished
 
 NOTEBOOKS = {"baseline": "02_baseline", "resnet34": "03_resnet34", "views8": "04_eight_views"}
 SECONDS_BETWEEN_LINES = 15  # of progress, where the output is not a terminal
@@ -114,15 +113,17 @@ def run_all(profile: dict[str, Any], runs: Sequence[str], seeds: Sequence[int], 
     name = profile["profile"]
     jobs = [(run, seed, paths.run_folder(name, run, seed)) for seed in seeds for run in runs]
     for _, seed, folder in jobs:
-        if force:
-            forget(folder)
-        elif is_finished(folder):
+        if is_finished(folder) and not force:
             experiment = {key: read_json(folder / "config.json")[key] for key in EXPERIMENT}
             check_recipe(RunConfig(**profile | experiment | {"seed": seed}), folder)
 
     failures = attempt("01_data", paths.results_root() / name / "01_data.ipynb", profile)
     for number, (run, seed, folder) in enumerate(jobs if not failures else [], 1):
         say(f"[{number}/{len(jobs)}] {RUNS[run]}, seed {seed}")
+        if force:
+            forget(folder)
+        elif (folder / "summary.json").exists() and not is_finished(folder):
+            say("  its numbers are here without weights, as the repository has them: repeated")
         if is_finished(folder) and (folder / "notebook.ipynb").exists():
             say("  finished before, kept (--force repeats it)")
         else:
@@ -134,7 +135,8 @@ def attempt(notebook: str, output: Path, parameters: dict[str, Any]) -> list[str
     """Run a notebook and say how it went; gives the failure, if it failed."""
     started = time.monotonic()
     name = f"{notebook}-seed{parameters['seed']}" if "seed" in parameters else notebook
-    log = paths.results_root() / parameters["profile"] / "logs" / f"{name}.ipynb"
+    # The process number keeps two of them, with a share of the runs each, from writing one file.
+    log = paths.results_root() / parameters["profile"] / "logs" / f"{name}-{os.getpid()}.ipynb"
     try:
         run_notebook(notebook, output, parameters, log)
     except NotebookFailed as error:
@@ -179,13 +181,6 @@ def write_report(executed: Path, folder: Path) -> Path:
     return folder / "report.html"
 
 
-def forget(folder: Path) -> None:
-    """Delete a run, finished or not, so that it starts from nothing."""
-    for path in (folder, folder.with_name(f"{folder.name}.partial")):
-        if path.exists():
-            shutil.rmtree(path)
-
-
 def say(text: str) -> None:
     """Print a line at once, also into a pipe."""
     print(text, flush=True)
@@ -193,26 +188,14 @@ def say(text: str) -> None:
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of run_all.sh; a wrong one ends the program with a message that lists the valid ones."""
-    parser = argparse.ArgumentParser(
-        prog="run_all.sh",
-        description="Run the study's notebooks and write the report. Finished runs are kept.",
-        epilog="Interrupted runs go on where they were when the same command is given again.",
-    )
-    parser.add_argument(
-        "--profile",
-        default="demo",
-        metavar="NAME",
-        help=f"scale of the study: {', '.join(profile_names())} (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--runs", default=",".join(RUNS), metavar="A,B", help="which runs (default: %(default)s)"
-    )
-    parser.add_argument("--seeds", metavar="0,1", help="which seeds (default: those of the profile)")
-    parser.add_argument("--results", metavar="DIR", type=Path, help="where results go (default: results/)")
-    parser.add_argument("--force", action="store_true", help="repeat finished runs")
-    parser.add_argument(
-        "--report", action="store_true", help="only write the report, from the runs there are"
-    )
+    # The help text is in run_all.sh, which can show it before anything is installed.
+    parser = argparse.ArgumentParser(prog="run_all.sh", add_help=False)
+    parser.add_argument("--profile", default="demo", metavar="NAME")
+    parser.add_argument("--runs", default=",".join(RUNS), metavar="A,B")
+    parser.add_argument("--seeds", metavar="0,1")
+    parser.add_argument("--results", metavar="DIR", type=Path)
+    parser.add_argument("--force", action="store_true")
+    parser.add_argument("--report", action="store_true")
     options = parser.parse_args(arguments)
     try:
         options.parameters = load_profile(options.profile)
@@ -225,7 +208,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     try:
         seeds = options.seeds.split(",") if options.seeds else options.parameters.get("seeds", [0])
         options.seeds = [int(seed) for seed in seeds]
-        if min(options.seeds) < 0:
+        if not all(0 <= seed < 2**31 for seed in options.seeds):
             raise ValueError
     except ValueError:
         parser.error(f"--seeds takes whole numbers from 0, such as 0,1,2, not '{options.seeds}'")
@@ -246,22 +229,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not options.report:
             failures = run_all(options.parameters, options.runs, options.seeds, options.force)
-        say("Report")
-        failures += attempt("09_report", folder / "09_report.ipynb", options.parameters)
-        report = write_report(folder / "09_report.ipynb", folder)
-    except ConfigError as error:
+        report_failures = attempt("09_report", folder / "09_report.ipynb", options.parameters)
+        if not report_failures:
+            say(f"Report: {write_report(folder / '09_report.ipynb', folder)}")
+        failures += report_failures
+    except ValueError as error:  # a configuration or a file that cannot be used
         say(f"run_all.sh: error: {error}")
         return 2
     except KeyboardInterrupt:
-        say("Stopped. The same command goes on from the last finished epoch.")
+        say("Stopped. The same command, without --force, goes on from the last finished epoch.")
         return 130
     if failures:
         say(f"{len(failures)} notebook(s) failed:")
         for failure in failures:
             say(f"- {failure}")
-        return 1
-    say(f"Report: {report}")
-    return 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Figures. Each tells its lines apart by dash and marker too, so that it reads in grey."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -49,7 +50,7 @@ def accuracy_plateau(runs: list[Run]) -> Figure:
     for ax, x in zip(axes, X_LABELS, strict=True):
         for metric, style in METRIC_STYLES.items():
             _draw_curve(ax, runs, metric, x, ACCURACIES[metric], style)
-        _draw_chance(ax, runs[0])
+        _draw_chance(ax, runs[0], METRIC_STYLES)
         ax.set_xlabel(X_LABELS[x])
     axes[0].set_ylabel("Accuracy (%)")
     axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
@@ -57,15 +58,22 @@ def accuracy_plateau(runs: list[Run]) -> Figure:
     return figure
 
 
-def compare_plateaus(runs: dict[str, list[Run]]) -> Figure:
-    """Each accuracy in a column, a line for each run; against epochs above, against views forwarded below."""
+def compare_plateaus(runs: dict[str, list[Run]], floor: dict[str, float]) -> Figure:
+    """Each accuracy in a column, a line for each run; against epochs above, against views forwarded below.
+
+    Args:
+        runs: see results.load_runs.
+        floor: see results.load_floor; a level line where there is one.
+    """
     figure, axes = plt.subplots(2, 4, figsize=(14, 6.5), sharey="col", sharex="row", layout="constrained")
     for row, x in zip(axes, X_LABELS, strict=True):
         for ax, (metric, title) in zip(row, ACCURACIES.items(), strict=True):
             for name, seeds in runs.items():
                 _draw_curve(ax, seeds, metric, x, f"{RUNS[name]}{_seeds_text(seeds)}", RUN_STYLES[name])
             if runs:
-                _draw_chance(ax, next(iter(runs.values()))[0])
+                _draw_chance(ax, next(iter(runs.values()))[0], [metric])
+            if metric in floor:
+                _draw_level(ax, floor[metric], "raw pixels", linestyle="-.")
             ax.set_title(title if x == "epoch" else "")
             ax.set_xlabel(X_LABELS[x])
         row[0].set_ylabel("Accuracy (%)")
@@ -137,9 +145,7 @@ def image_grid(images: np.ndarray, row_labels: list[str] | None = None, title: s
         if row_labels:
             line[0].set_ylabel(row_labels[row], rotation=0, ha="right", va="center", fontsize=9)
     figure.suptitle(title, fontsize=11)
-    figure.subplots_adjust(
-        left=0.2 if row_labels else 0.01, right=0.99, top=0.9, bottom=0.01, wspace=0.05, hspace=0.05
-    )
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     return figure
 
 
@@ -153,12 +159,20 @@ def _draw_curve(ax: Axes, runs: list[Run], metric: str, x: str, label: str, styl
         )
 
 
-def _draw_chance(ax: Axes, run: Run) -> None:
-    chance = PERCENT / run.summary["classes"]
-    ax.axhline(chance, color="0.6", lw=1, zorder=0)
+def _draw_chance(ax: Axes, run: Run, metrics: Iterable[str]) -> None:
+    """A line at the accuracy of guessing; two, where the metrics are of different numbers of classes."""
+    ax.grid(axis="y", color="0.9")
+    ax.spines[["top", "right"]].set_visible(False)
+    numbers = {"ood_classes" if metric.startswith("ood") else "classes" for metric in metrics}
+    for classes in {run.summary[number] for number in numbers}:
+        _draw_level(ax, 1 / classes, f"chance, {classes} classes")
+
+
+def _draw_level(ax: Axes, share: float, label: str, linestyle: str = "-") -> None:
+    ax.axhline(PERCENT * share, color="0.6", lw=1, linestyle=linestyle, zorder=0)
     ax.annotate(
-        "chance",
-        (1, chance),
+        label,
+        (1, PERCENT * share),
         xycoords=("axes fraction", "data"),
         xytext=(-2, 2),
         textcoords="offset points",
@@ -166,8 +180,6 @@ def _draw_chance(ax: Axes, run: Run) -> None:
         fontsize=8,
         color="0.4",
     )
-    ax.grid(axis="y", color="0.9")
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def _seeds_text(runs: list[Run]) -> str:

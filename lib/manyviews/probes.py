@@ -7,10 +7,10 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from manyviews.config import EvaluationConfig
-from manyviews.data import OOD_SEED, Dataset
+from manyviews.config import ConfigError, EvaluationConfig
+from manyviews.data import Dataset, ood_split
 
-KNN_BLOCK = 1024  # queries at a time, so that memory does not grow with their number
+KNN_BLOCK = 2048  # queries, and fitted rows, at a time
 LINEAR_GRADIENT = 1e-5  # largest entry of the scaled gradient at which a linear probe counts as fitted
 
 
@@ -74,18 +74,30 @@ def knn_accuracy(
 
     Euclidean distance, uniform votes, on raw features: the report's probe.
     """
-    fitted, queries = (torch.from_numpy(x).double() for x in (fit, test))
-    lengths = fitted.square().sum(dim=1)  # (N,)
     votes = torch.zeros(len(test), int(fit_labels.max()) + 1)  # (M, C)
     for rows in torch.arange(len(test)).split(KNN_BLOCK):
-        # Squared distances, without the query's own length, which all neighbours share.
-        nearest = (
-            (lengths - 2 * queries[rows] @ fitted.T).topk(neighbours, largest=False).indices
-        )  # (rows, k)
-        labels = torch.from_numpy(fit_labels)[nearest]
+        labels = torch.from_numpy(fit_labels)[nearest(fit, test[rows], neighbours)]  # (rows, k)
         votes[rows] = votes[rows].scatter_add(1, labels, torch.ones(labels.shape))
     predicted = votes.argmax(dim=1).numpy()  # of equally many votes, the smallest label wins
     return float((predicted == test_labels).mean())
+
+
+def nearest(fit: np.ndarray, queries: np.ndarray, neighbours: int) -> Tensor:
+    """Numbers of the rows of `fit` nearest to each query, (M, k), nearest first.
+
+    Memory grows with neither the number of rows nor their type: blocks are converted to float64 in turn.
+    """
+    x = torch.from_numpy(queries).double()  # (M, D)
+    distances, numbers = x.new_empty(len(x), 0), torch.empty(len(x), 0, dtype=torch.int64)
+    for start in range(0, len(fit), KNN_BLOCK):
+        y = torch.from_numpy(fit[start : start + KNN_BLOCK]).double()  # (block, D)
+        # Squared, and without the query's own length, which all its neighbours share.
+        block = y.square().sum(dim=1) - 2 * x @ y.T  # (M, block)
+        distances = torch.cat([distances, block], dim=1)
+        numbers = torch.cat([numbers, torch.arange(start, start + len(y)).expand(len(x), -1)], dim=1)
+        distances, best = distances.topk(min(neighbours, distances.shape[1]), largest=False)
+        numbers = numbers.gather(1, best)
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -163,11 +175,36 @@ def linear_accuracy(
     return float(right.mean()), probe.converged
 
 
-def ood_split(n: int, fit_share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the OOD images to fit on and to score, as the report draws them."""
-    order = np.random.RandomState(OOD_SEED).permutation(n)
-    held_out = int(round(1 - fit_share, 9) * n)
-    return np.flatnonzero(order >= held_out), np.flatnonzero(order < held_out)
+def check_probes(dataset: Dataset, config: EvaluationConfig) -> None:
+    """See that the probes have images enough, before anything is trained.
+
+    Raises:
+        ConfigError: they have not; names the key to change.
+    """
+    fit, test = ood_split(len(dataset.ood.labels), config.ood_fit_share)
+    if len(test) == 0:
+        raise ConfigError(
+            f"evaluation.ood_fit_share {config.ood_fit_share} leaves no OOD image to score; lower it"
+        )
+    fewest = min(len(dataset.train.labels), len(fit))
+    if config.neighbours > fewest:
+        raise ConfigError(
+            f"evaluation.neighbours {config.neighbours} exceeds the {fewest} fitted images; lower it"
+        )
+
+
+def raw_pixel_accuracy(dataset: Dataset, config: EvaluationConfig) -> dict[str, float]:
+    """k-NN on the pixels themselves, ID and OOD: what a representation must beat to be worth its training."""
+    train, val, ood = (
+        (split.images.reshape(len(split.labels), -1), split.labels) for split in dataset.splits
+    )
+    fit, test = ood_split(len(ood[1]), config.ood_fit_share)
+    return {
+        "id_knn_accuracy": knn_accuracy(*train, *val, config.neighbours),
+        "ood_knn_accuracy": knn_accuracy(
+            ood[0][fit], ood[1][fit], ood[0][test], ood[1][test], config.neighbours
+        ),
+    }
 
 
 def probe(

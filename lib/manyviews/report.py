@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from manyviews.config import NetworkConfig, TrainingConfig, ViewConfig
 from manyviews.data import Dataset
 from manyviews.results import (
     ACCURACIES,
@@ -23,6 +24,11 @@ COMPARISONS = (
     ("views8", "resnet34", "With more views of each image"),
     ("views8", "baseline", "With both"),
 )
+KINDS = {
+    "fractals": "**synthetic** images, drawn by a program",
+    "tiny-imagenet": "photographs",
+    "folder": "images",
+}
 LAST_SHARE = 0.25  # of the epochs, over which a curve's end is described
 NOT_RUN = "not run"
 OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD with momentum"}
@@ -54,7 +60,7 @@ def any_run(runs: dict[str, list[Run]]) -> Run | None:
 def data_text(run: Run) -> str:
     """One paragraph on the images; says so where they are synthetic."""
     s = run.summary
-    kind = "**synthetic** images (procedural fractals, no photographs)" if s["synthetic"] else "photographs"
+    kind = KINDS[run.config["data"]["name"]]
     size = run.config["data"]["image_size"]
     return (
         f"Dataset `{run.environment['dataset']}`: {kind} of {size} x {size} pixels. {s['classes']} training "
@@ -101,9 +107,9 @@ def methods_text(runs: dict[str, list[Run]]) -> str:
         f"NT-Xent loss at temperature {t['temperature']}; batches of {t['batch_size']} images and two views "
         f"of each; {t['epochs']} epochs of {OPTIMIZERS[t['optimizer']]} at a peak learning rate of "
         f"{t['learning_rate']}, weight decay {t['weight_decay']}, after {t['warmup_epochs']} epoch(s) of "
-        f"linear warm-up annealed to 0 by a cosine, moved once per {t['schedule_per']}. The two views go "
-        f"through the network {'together' if t['joint_forward'] else 'one after the other'}; the projection "
-        f"head has {'' if c['network']['projection_norm'] else 'no '}BatchNorm.",
+        f"linear warm-up annealed towards 0 by a cosine, moved once per {t['schedule_per']}. The two views "
+        f"go through the network {'together' if t['joint_forward'] else 'one after the other'}; the "
+        f"projection head has {'' if c['network']['projection_norm'] else 'no '}BatchNorm.",
         "",
         f"Views: crop of {v['crop_scale'][0]:g} to {v['crop_scale'][1]:g} of the area; flip "
         f"{v['flip_p']:g}; colour jitter ({v['brightness']:g}, {v['contrast']:g}, {v['saturation']:g}, "
@@ -112,10 +118,30 @@ def methods_text(runs: dict[str, list[Run]]) -> str:
         "",
         f"Probes, on the backbone's {c['network']['feature_dim']}-dimensional output, without augmentation: "
         f"{c['evaluation']['neighbours']} nearest neighbours (Euclidean, uniform votes), and logistic "
-        f"regression (L2, C = {c['evaluation']['linear_c']:g}). All numbers are of the last epoch. "
+        f"regression (L2, C = {c['evaluation']['linear_c']:g}), solved to its optimum, where the report's "
+        "solver stops at a looser tolerance. All numbers are of the last epoch. "
         f"Intervals are {CONFIDENCE:.0%} t intervals over seeds.",
+        "",
+        departures_text(run),
     ]
     return "\n".join(lines)
+
+
+def departures_text(run: Run) -> str:
+    """In what a run departs from the report's recipe, which is what the configuration's defaults are."""
+    sections = (NetworkConfig, ViewConfig, TrainingConfig)
+    names = ("network", "views", "training")
+    parts = [
+        f"`{name}.{key}` {value} ({default})"
+        for name, section in zip(names, sections, strict=True)
+        for key, default in section().model_dump(mode="json").items()
+        if (value := run.config[name].get(key, default)) != default
+    ]
+    return (
+        f"Departures from the report's recipe (its value): {', '.join(parts)}."
+        if parts
+        else "Network, views and training follow the report's recipe."
+    )
 
 
 def table(rows: list[dict[str, str]]) -> str:
@@ -231,24 +257,72 @@ def plateau_markdown(runs: dict[str, list[Run]], names: Iterable[str] = RUNS) ->
                     "last change (points)": f"{100 * (final - earlier):+.1f}",
                 }
             )
+    rates = [rates_text(runs[name]) for name in names if name in runs]
+    return f"{table(rows)}\n\nMeans over n seeds. {' '.join(dict.fromkeys(rates))}"
+
+
+def rates_text(seeds: list[Run]) -> str:
+    """How far the learning rate had fallen in the last epoch, and what that means for a flat curve."""
+    rates = seeds[0].metrics["learning_rate"].dropna()
+    share = rates.iloc[-1] / rates.max()
     return (
-        f"{table(rows)}\n\nMeans over n seeds. The learning rate is annealed to 0 at the last epoch, so a "
-        "flat end alone does not show that the data are used up."
+        f"In the last epoch the learning rate was {share:.0%} of its peak, so a flat end alone does not show "
+        "that the data are used up."
     )
 
 
-def limits_markdown(runs: dict[str, list[Run]]) -> str:
-    """What these runs cannot tell, as far as the results themselves say so."""
+def reading(run: Run) -> str:
+    """One sentence on each accuracy of a run: from its first to its last value, and its last part."""
+    curve = run.evaluated.set_index("epoch")
+    last = curve.index[-1]
+    before = curve.index[curve.index <= last * (1 - LAST_SHARE)][-1]
+    sentences = []
+    for metric, label in ACCURACIES.items():
+        first, earlier, final = (curve.loc[epoch, metric] for epoch in (0, before, last))
+        verb = "rose" if final > first else "fell" if final < first else "stayed"
+        sentences.append(
+            f"{label} {verb} from {percent(first)} % at the initial weights to {percent(final)} %, of which "
+            f"{100 * (final - earlier):+.1f} points came after epoch {before}"
+        )
+    text = "; ".join(sentences)
+    return f"{text[0].upper()}{text[1:]} (n = 1). {rates_text([run])}"
+
+
+def floor_text(floor: dict[str, float], runs: dict[str, list[Run]]) -> str:
+    """What raw pixels reach without any training, and which runs end below that."""
+    if not floor:
+        return f"k-NN on raw pixels: {NOT_RUN}."
+    parts = []
+    for metric, share in floor.items():
+        means = {
+            name: mean_interval([run.summary[metric] for run in seeds])[0] for name, seeds in runs.items()
+        }
+        below = [RUNS[name] for name, mean in means.items() if mean < share]
+        verdict = (
+            f"the mean of {' and of '.join(below)} is below that" if below else "no run's mean is below that"
+        )
+        parts.append(
+            f"{ACCURACIES[metric]}: {percent(share)} %; {verdict}" if runs else f"{percent(share)} %"
+        )
+    return f"Floor, raw pixels without any training. {'. '.join(parts)}."
+
+
+def limits_markdown(runs: dict[str, list[Run]], failures: list[str]) -> str:
+    """What these runs cannot tell, as far as the results themselves say so.
+
+    Args:
+        runs, failures: see results.load_runs and load_failures.
+    """
     run = any_run(runs)
     if run is None:
-        return NOT_RUN
+        return "\n".join(f"- {line}" for line in (f"{NOT_RUN}.", *failures))
     seeds = min(len(of_run) for of_run in runs.values())
     lines = [labels_text(run), convergence_note(runs)]
     if seeds == 1:
         lines.append("n = 1: some run has one seed, so differences may be chance.")
     if run.summary["synthetic"]:
         lines.append("The images are synthetic: nothing here is evidence about photographs.")
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {line}" for line in (*lines, *failures))
 
 
 def convergence_note(runs: dict[str, list[Run]]) -> str:
@@ -297,7 +371,7 @@ def cost_markdown(runs: dict[str, list[Run]]) -> str:
 def environment_markdown(runs: dict[str, list[Run]]) -> str:
     """Code, libraries and machine; several values where the runs differ."""
     environments = [run.environment for seeds in runs.values() for run in seeds]
-    skipped = {"seed", "wall_time_s", "cpu_time_s"}
+    skipped = {"seed", "wall_time_s", "cpu_time_s", "images_forwarded", "multiply_adds"}
     keys = [key for key in (environments[0] if environments else {}) if key not in skipped]
     rows = [
         {"": key, "Value": ", ".join(dict.fromkeys(str(e.get(key)) for e in environments))} for key in keys

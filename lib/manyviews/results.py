@@ -1,16 +1,20 @@
 """What finished runs left on disk, read back and summarised over seeds."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 from scipy import stats
 
 from manyviews import paths
-from manyviews.config import ConfigError, RunConfig
-from manyviews.files import read_json
+from manyviews.config import EXPERIMENT, ConfigError, RunConfig
+from manyviews.files import read_json, write_json
 
 # The report's three runs, in its order, and how tables and figures call them.
 RUNS = {
@@ -26,13 +30,14 @@ ACCURACIES = {
     "ood_linear_accuracy": "linear, unseen classes",
 }
 
-# Shares of images. "About the same as the baseline" was all that was said of the ResNet-34 with 2 views.
+# Shares of images. The report calls ResNet-34 with 2 views "very similar to the baseline", without numbers.
 REPORTED = {
     "baseline": dict(zip(ACCURACIES, (0.18, 0.20, 0.12, 0.19), strict=True)),
     "views8": dict(zip(ACCURACIES, (0.30, 0.32, 0.19, 0.24), strict=True)),
 }
 
 CONFIDENCE = 0.95
+FLOOR = "raw_pixels.json"
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,47 @@ class Run:
         return self.metrics.dropna(subset=list(ACCURACIES))
 
 
+def write_floor(profile: str, floor: dict[str, float]) -> None:
+    """Keep the accuracies that raw pixels reach, for the report."""
+    write_json(paths.results_root() / profile / FLOOR, floor)
+
+
+def load_floor(profile: str) -> dict[str, float]:
+    """Accuracies that raw pixels reach, by metric; empty where they were not measured."""
+    path = paths.results_root() / profile / FLOOR
+    return read_json(path) if path.exists() else {}
+
+
+def partial_folder(folder: Path) -> Path:
+    """What a run's folder is called until the run is finished."""
+    return folder.with_name(f"{folder.name}.partial")
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Keep other processes from a run.
+
+    Raises:
+        ConfigError: one is at work on it already.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0):
+            yield
+    except Timeout:
+        raise ConfigError(f"{folder}: another process is at work on this run; wait for it to end") from None
+
+
 def is_finished(folder: Path) -> bool:
-    """Whether a folder holds a whole run. One that came with the repository lacks the weights, so it does "
-    "not."""
+    """Whether a folder holds a whole run. One from the repository lacks the weights, so it does not."""
     return (folder / "summary.json").exists() and (folder / "model.safetensors").exists()
+
+
+def forget(folder: Path) -> None:
+    """Have a run begin anew. A finished one keeps its numbers until the new one replaces them."""
+    with run_lock(folder):
+        shutil.rmtree(partial_folder(folder), ignore_errors=True)
+        (folder / "model.safetensors").unlink(missing_ok=True)
 
 
 def check_recipe(config: RunConfig, folder: Path) -> None:
@@ -106,22 +148,33 @@ def load_run(folder: Path) -> Run:
     )
 
 
-def load_runs(profile: str) -> dict[str, list[Run]]:
-    """Finished runs of a profile by name, each with its seeds in order; a run that is not there is "
-    "missing."""
+def load_runs(config: RunConfig) -> dict[str, list[Run]]:
+    """Finished runs of a profile by name, each with its seeds in order; a run that is not there is missing.
+
+    Args:
+        config: its profile and all that the runs share; experiment and seed do not matter.
+    Raises:
+        ConfigError: some run was made with another configuration, so that they cannot be compared.
+    """
     runs: dict[str, list[Run]] = {}
     for name in RUNS:
-        folders = sorted(
-            (paths.results_root() / profile / name).glob("seed*"), key=lambda f: (len(f.name), f.name)
-        )
-        found = [
-            load_run(folder)
-            for folder in folders
-            if (folder / "summary.json").exists() and "." not in folder.name
-        ]
-        if found:
-            runs[name] = found
+        folders = (paths.results_root() / config.profile / name).glob("seed*")
+        finished = [f for f in folders if f.name[4:].isdigit() and (f / "summary.json").exists()]
+        for folder in sorted(finished, key=lambda f: int(f.name[4:])):
+            run = load_run(folder)
+            own = {key: run.config[key] for key in (*EXPERIMENT, "seed")}
+            check_recipe(config.model_copy(update=own), folder)
+            runs.setdefault(name, []).append(run)
     return runs
+
+
+def load_failures(profile: str) -> list[str]:
+    """Why runs of a profile could not go on, a sentence for each."""
+    marks = sorted((paths.results_root() / profile).glob("*/seed*.partial/failed.json"))
+    return [
+        f"`{mark.parent.parent.name}` {mark.parent.stem} failed: {read_json(mark)['reason']}"
+        for mark in marks
+    ]
 
 
 def mean_interval(values: list[float]) -> tuple[float, float]:

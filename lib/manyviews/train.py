@@ -152,14 +152,17 @@ class Trainer:
         """
         epochs, steps = self.config.training.epochs, len(self.sampler)
         name = f"{self.config.run} seed {self.config.seed}"
-        with tqdm(
-            total=epochs * steps, initial=self.progress.steps, desc=name, unit="step", mininterval=0.5
-        ) as bar:
+        # On a GPU the fastest algorithms do not repeat to the bit.
+        repeatable = torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
+        bar = tqdm(total=epochs * steps, initial=self.progress.steps, desc=name, unit="step", mininterval=0.5)
+        with repeatable, bar:
             if not self.progress.metrics:
                 self._timed(lambda: self._record(loss=math.nan, rate=math.nan))
             while self.progress.epoch < epochs:
                 self._timed(lambda: self._epoch(bar))
                 self._save_checkpoint()
+                self._write_metrics()
+        self._write_metrics()  # if the last epoch's was interrupted
         return self.progress
 
     def _timed(self, work: Callable[[], None]) -> None:
@@ -173,7 +176,7 @@ class Trainer:
         rate = 0.0
         for step, (images, views) in enumerate(self.sampler.epoch(self.progress.epoch)):
             rate = learning_rate(self.config.training, self.progress.steps, len(self.sampler))
-            losses.append(self._step(images.to(self.device), views.to(self.device), rate))
+            losses.append(self._step(images, views, rate))
             self.progress.steps += 1
             self.progress.images_forwarded += views.numel()
             if step % STEPS_BETWEEN_CHECKS == 0:
@@ -183,6 +186,11 @@ class Trainer:
                 )
             bar.update()
         self._check_finite(losses)
+        if not all(value.isfinite().all() for value in self.model.state_dict().values()):
+            raise TrainingFailed(
+                f"the weights are no longer finite after epoch {self.progress.epoch + 1}, at learning rate "
+                f"{rate:.3g}. {self._advice()}"
+            )
         self.progress.epoch += 1
         self._record(loss=torch.stack(losses).double().mean().item(), rate=rate)
 
@@ -221,9 +229,15 @@ class Trainer:
             rate = learning_rate(training, self.progress.epoch * len(self.sampler) + step, len(self.sampler))
             raise TrainingFailed(
                 f"the loss is {losses[step].item()} in epoch {self.progress.epoch + 1}, step {step + 1}, at "
-                f"learning rate {rate:.3g}. Lower training.learning_rate, now {training.learning_rate} with "
-                f"{training.optimizer}, or lengthen training.warmup_epochs."
+                f"learning rate {rate:.3g}. {self._advice()}"
             )
+
+    def _advice(self) -> str:
+        training = self.config.training
+        return (
+            f"Lower training.learning_rate, now {training.learning_rate} with {training.optimizer}, or "
+            "lengthen training.warmup_epochs."
+        )
 
     def _record(self, loss: float, rate: float) -> None:
         """Append the epoch's row to the metrics, with accuracies where they are due."""
@@ -247,6 +261,8 @@ class Trainer:
         }
         with replacing(self.checkpoint) as new:
             torch.save(state, new)
+
+    def _write_metrics(self) -> None:
         with replacing(self.folder / "metrics.csv") as new:
             pd.DataFrame(self.progress.metrics).to_csv(new, index=False)
 
@@ -274,7 +290,8 @@ def check_batches(n_images: int, batch_size: int) -> None:
             f"training.batch_size {batch_size} exceeds the {n_images} training images; lower it"
         )
     if n_images % batch_size == 1:
-        good = next(b for b in range(batch_size - 1, 1, -1) if n_images % b != 1)
+        sizes = [*range(batch_size - 1, 1, -1), *range(batch_size + 1, n_images + 1)]
+        good = next(size for size in sizes if n_images % size != 1)
         raise ConfigError(
             f"training.batch_size {batch_size} leaves a last batch of one of the {n_images} training images, "
             f"which has no negatives; use {good}"
