@@ -106,8 +106,8 @@ def test_synthetic_images_are_called_so():
 def test_runs_below_raw_pixels_are_named():
     """Means 22, 27 and 44 % against a floor of 30 %."""
     text = report.floor_text({"id_knn_accuracy": 0.3}, made_up_runs(FINALS))
-    assert "30.0 %; the mean of ResNet-18, 2 views and of ResNet-34, 2 views is below that" in text
-    assert "no run's mean is below" in report.floor_text({"id_knn_accuracy": 0.1}, made_up_runs(FINALS))
+    assert "30.0 %; below it end, on average, ResNet-18, 2 views and ResNet-34, 2 views" in text
+    assert "no run ends below it" in report.floor_text({"id_knn_accuracy": 0.1}, made_up_runs(FINALS))
     assert "not run" in report.floor_text({}, made_up_runs(FINALS))
 
 
@@ -115,7 +115,7 @@ def test_a_flat_end_is_read_together_with_the_learning_rate():
     runs = made_up_runs(FINALS)
     for run in runs["baseline"]:
         run.metrics["learning_rate"] = [float("nan"), 0.1, 0.2, 0.1, 0.05]
-    assert "In the last epoch the learning rate was 25% of its peak" in report.plateau_markdown(runs)
+    assert "The last learning rate was 25% of the peak" in report.plateau_markdown(runs)
 
 
 def test_a_run_is_read_in_a_sentence():

@@ -25,7 +25,7 @@ COMPARISONS = (
     ("views8", "baseline", "With both"),
 )
 KINDS = {
-    "fractals": "**synthetic** images, drawn by a program",
+    "fractals": "**synthetic** images (drawn by a program)",
     "tiny-imagenet": "photographs",
     "folder": "images",
 }
@@ -176,7 +176,7 @@ def accuracy_markdown(runs: dict[str, list[Run]]) -> str:
     return (
         f"{table(rows)}\n\n± is the half width of the {CONFIDENCE:.0%} t interval over n seeds. Reported: 64 "
         f"x 64 pixel images of 200 ImageNet classes. Measured: {kind}, {run.summary['classes']} classes. "
-        "Levels on different data cannot be compared; the order of the runs can."
+        "Levels on different data and schedules cannot be compared."
     )
 
 
@@ -266,7 +266,7 @@ def rates_text(seeds: list[Run]) -> str:
     rates = seeds[0].metrics["learning_rate"].dropna()
     share = rates.iloc[-1] / rates.max()
     return (
-        f"In the last epoch the learning rate was {share:.0%} of its peak, so a flat end alone does not show "
+        f"The last learning rate was {share:.0%} of the peak, so a flat end alone does not show "
         "that the data are used up."
     )
 
@@ -297,13 +297,9 @@ def floor_text(floor: dict[str, float], runs: dict[str, list[Run]]) -> str:
         means = {
             name: mean_interval([run.summary[metric] for run in seeds])[0] for name, seeds in runs.items()
         }
-        below = [RUNS[name] for name, mean in means.items() if mean < share]
-        verdict = (
-            f"the mean of {' and of '.join(below)} is below that" if below else "no run's mean is below that"
-        )
-        parts.append(
-            f"{ACCURACIES[metric]}: {percent(share)} %; {verdict}" if runs else f"{percent(share)} %"
-        )
+        ends = " and ".join(RUNS[name] for name, mean in means.items() if mean < share)
+        verdict = f"below it end, on average, {ends}" if ends else "no run ends below it on average"
+        parts.append(f"{ACCURACIES[metric]}: {percent(share)} %" + (f"; {verdict}" if runs else ""))
     return f"Floor, raw pixels without any training. {'. '.join(parts)}."
 
 
@@ -374,6 +370,7 @@ def environment_markdown(runs: dict[str, list[Run]]) -> str:
     skipped = {"seed", "wall_time_s", "cpu_time_s", "images_forwarded", "multiply_adds"}
     keys = [key for key in (environments[0] if environments else {}) if key not in skipped]
     rows = [
-        {"": key, "Value": ", ".join(dict.fromkeys(str(e.get(key)) for e in environments))} for key in keys
+        {"Item": key, "Value": ", ".join(dict.fromkeys(str(e.get(key)) for e in environments))}
+        for key in keys
     ]
     return table(rows) if rows else f"{NOT_RUN}."
