@@ -1,4 +1,4 @@
-"""Execute the notebooks at their own, smoke, parameters and commit what they show and the reference numbers.
+"""Execute the notebooks at their own, smoke, parameters and write what they show and the reference numbers.
 
 Run it after a change that is meant to alter results:  .venv/bin/python tests/refresh_notebooks.py
 """
@@ -15,18 +15,22 @@ from manyviews.reference import REFERENCE, make_reference
 from manyviews.results import load_runs
 
 
+def execute_notebooks(results: str) -> None:
+    """Run all notebooks in place, with their results in a folder that holds none yet."""
+    os.environ["MANYVIEWS_RESULTS"] = results
+    for notebook in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
+        print(notebook.stem, flush=True)
+        run_notebook(notebook.stem, notebook, {}, Path(results) / "log.ipynb")
+
+
 def main() -> None:
+    write_json(REFERENCE, {})  # the first time there is nothing to compare with
     with tempfile.TemporaryDirectory() as results:
-        os.environ["MANYVIEWS_RESULTS"] = results
-        names = sorted(path.stem for path in paths.NOTEBOOKS.glob("*.ipynb"))
-        write_json(REFERENCE, {})
-        for name in names:  # the first time without a reference, to make one
-            print(name, flush=True)
-            run_notebook(name, paths.NOTEBOOKS / f"{name}.ipynb", {}, Path(results) / "log.ipynb")
-        config = RunConfig(run="smoke", depth=18, stem="conv3", n_views=2, **load_profile("smoke"))
-        write_json(REFERENCE, make_reference([seeds[0] for seeds in load_runs(config).values()]))
-        for name in names:
-            run_notebook(name, paths.NOTEBOOKS / f"{name}.ipynb", {}, Path(results) / "log.ipynb")
+        execute_notebooks(results)
+        smoke = RunConfig(run="smoke", depth=18, stem="conv3", n_views=2, **load_profile("smoke"))
+        write_json(REFERENCE, make_reference([seeds[0] for seeds in load_runs(smoke).values()]))
+    with tempfile.TemporaryDirectory() as results:
+        execute_notebooks(results)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,28 @@ def test_a_failure_does_not_replace_an_earlier_success(notebooks):
     assert output.read_bytes() == before
 
 
+def test_the_report_opens_without_a_network(tmp_path):
+    """It holds its figures, and neither scripts nor addresses to fetch."""
+    picture = {"image/png": "iVBORw0KGgo="}
+    metadata = {"image/png": {"alt": "a curve"}, "filename": "curve"}
+    output = nbformat.v4.new_output("display_data", data=picture, metadata=metadata)
+    cells = [
+        nbformat.v4.new_markdown_cell("# Title"),
+        nbformat.v4.new_code_cell("hidden_code()", outputs=[output]),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "in.ipynb")
+    html = pipeline.write_report(tmp_path / "in.ipynb", tmp_path).read_text()
+    assert "<title>Many Views" in html
+    assert "data:image/png;base64,iVBORw0KGgo=" in html
+    assert "a curve" in html
+    assert "hidden_code" not in html
+    assert "<script" not in html
+    assert not re.search(r"""(src|href)=["']?http""", html)
+    markdown = (tmp_path / "report.md").read_text()
+    assert "![a curve](report_files/curve.png)" in markdown
+    assert (tmp_path / "report_files/curve.png").exists()
+
+
 def test_an_unknown_parameter_is_fatal_in_a_real_notebook(tmp_path):
     """Papermill alone would warn, and run with the defaults."""
     parameters = load_profile("smoke") | {"sed": 3}
@@ -141,7 +163,7 @@ def test_force_repeats_only_what_is_asked_for(executed):
     assert executed == [("01_data", None), ("04_eight_views", 0), ("09_report", None)]
 
 
-def test_force_touches_nothing_when_the_data_are_missing(executed, monkeypatch):
+def test_force_touches_nothing_when_the_data_are_missing(executed, monkeypatch, capsys):
     """A finished run is given up only when its turn comes."""
     main(["--profile", "smoke"])
     fake = pipeline.run_notebook
@@ -153,6 +175,7 @@ def test_force_touches_nothing_when_the_data_are_missing(executed, monkeypatch):
 
     monkeypatch.setattr(pipeline, "run_notebook", failing)
     assert main(["--profile", "smoke", "--force"]) == 1
+    assert "Nothing was trained" in capsys.readouterr().out
     assert all(pipeline.is_finished(paths.run_folder("smoke", run, 0)) for run in pipeline.NOTEBOOKS)
 
 

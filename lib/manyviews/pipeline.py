@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -109,6 +110,7 @@ def run_all(profile: dict[str, Any], runs: Sequence[str], seeds: Sequence[int], 
         What failed, as messages; a failed run does not keep the others from running.
     Raises:
         ConfigError: a finished run was made with another configuration; before any work starts.
+        NotebookFailed: the data notebook, without which no run can start.
     """
     name = profile["profile"]
     jobs = [(run, seed, paths.run_folder(name, run, seed)) for seed in seeds for run in runs]
@@ -118,7 +120,9 @@ def run_all(profile: dict[str, Any], runs: Sequence[str], seeds: Sequence[int], 
             check_recipe(RunConfig(**profile | experiment | {"seed": seed}), folder)
 
     failures = attempt("01_data", paths.results_root() / name / "01_data.ipynb", profile)
-    for number, (run, seed, folder) in enumerate(jobs if not failures else [], 1):
+    if failures:
+        raise NotebookFailed(failures[0])
+    for number, (run, seed, folder) in enumerate(jobs, 1):
         say(f"[{number}/{len(jobs)}] {RUNS[run]}, seed {seed}")
         if force:
             forget(folder)
@@ -165,8 +169,11 @@ def write_report(executed: Path, folder: Path) -> Path:
         "mermaid_js_url": "",
         "jupyter_widgets_base_url": "",
     }
-    html, _ = HTMLExporter(template_name="classic", **hidden, **offline).from_notebook_node(notebook)
-    write_text(folder / "report.html", html.replace('<script src=""></script>', ""))
+    html, _ = HTMLExporter(template_name="classic", **hidden, **offline).from_notebook_node(
+        notebook, resources={"metadata": {"name": f"Many Views: {folder.name}"}}
+    )
+    html = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)  # all are for what the page has not
+    write_text(folder / "report.html", html)
     markdown, resources = MarkdownExporter(**hidden).from_notebook_node(
         notebook, resources={"output_files_dir": "report_files", "unique_key": "report"}
     )
@@ -233,6 +240,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not report_failures:
             say(f"Report: {write_report(folder / '09_report.ipynb', folder)}")
         failures += report_failures
+    except NotebookFailed:
+        say("Nothing was trained, for the data cannot be used.")
+        return 1
     except ValueError as error:  # a configuration or a file that cannot be used
         say(f"run_all.sh: error: {error}")
         return 2

@@ -144,7 +144,7 @@ def load_run(folder: Path) -> Run:
         config=read_json(folder / "config.json"),
         summary=read_json(folder / "summary.json"),
         environment=read_json(folder / "environment.json"),
-        metrics=pd.read_csv(folder / "metrics.csv"),
+        metrics=pd.read_csv(folder / "metrics.csv", float_precision="round_trip"),
     )
 
 
