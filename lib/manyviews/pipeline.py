@@ -178,9 +178,11 @@ def write_report(executed: Path, folder: Path) -> Path:
         notebook, resources={"output_files_dir": "report_files", "unique_key": "report"}
     )
     for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
-        if path := output.get("metadata", {}).get("filenames", {}).get("image/png"):
-            alt = output.metadata["image/png"]["alt"]
-            markdown = markdown.replace(f"![png]({path})", f"![{alt}]({path})")
+        if "filename" in output.get("metadata", {}):  # a figure, see plots.show
+            path = f"report_files/{output.metadata['filename']}.png"
+            markdown = markdown.replace(
+                f"![png]({path})", f"![{output.metadata['image/png']['alt']}]({path})"
+            )
     for name, content in resources["outputs"].items():
         with replacing(folder / name) as new:
             new.write_bytes(content)
