@@ -16,7 +16,7 @@ if needed (see setup_env.sh).
 
   --profile NAME     scale of the study (default: demo):
                      $(cd "$root/notebooks/profiles" && echo *.yaml | sed 's/\.yaml//g')
-  --runs A,B         which runs (default: baseline,resnet34,views8)
+  --runs A,B         which runs (default: all: baseline,resnet34,views8,supervised)
   --seeds 0,1        which seeds (default: those of the profile)
   --results DIR      where results go (default: results/)
   --force            repeat finished runs

@@ -2,17 +2,51 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from manyviews.config import RunConfig
-from manyviews.results import ACCURACIES, RUNS, Run
+from manyviews.evaluation import MEASURES
+from manyviews.results import ACCURACIES, FURTHER, TITLES, Run
 
-DEPTHS = {"baseline": (18, "conv3", 2), "resnet34": (34, "conv7", 2), "views8": (34, "conv7", 8)}
+NETWORKS = {
+    "baseline": (18, "conv3", 2),
+    "resnet34": (34, "conv7", 2),
+    "views8": (34, "conv7", 8),
+    "supervised": (18, "conv3", 2),
+}
+N_IMAGES = 1000  # scored in each split
+N_CLASSES = 10
+
+
+def made_up_predictions(share: float) -> pd.DataFrame:
+    """Probes that are right for the first images of each class, up to a share, and else one class off."""
+    label = np.arange(N_IMAGES) % N_CLASSES
+    predicted = np.where(np.arange(N_IMAGES) // N_CLASSES < round(share * N_IMAGES / N_CLASSES), 0, 1)
+    columns = dict.fromkeys(("knn", "linear", "knn_folds", "linear_folds"), (label + predicted) % N_CLASSES)
+    both = [
+        pd.DataFrame({"split": s, "image": range(N_IMAGES), "label": label} | columns) for s in ("id", "ood")
+    ]
+    return pd.concat(both, ignore_index=True)
+
+
+def made_up_ladder(share: float) -> pd.DataFrame:
+    """Two rungs, of trained and of random weights, for training and for unseen classes."""
+    knn = {"layer": "fc", "normalised": False, "probe": "knn", "neighbours": 5, "accuracy": share}
+    linear = {"layer": "fc", "normalised": False, "probe": "linear_swept", "c": 10.0, "accuracy": share}
+    return pd.DataFrame(
+        [
+            rung | {"task": task, "weights": weights, "converged": True if "c" in rung else None}
+            for rung in (knn, linear)
+            for task in ("id", "ood")
+            for weights in ("trained", "initial")
+        ]
+    )
 
 
 def made_up_run(name: str, seed: int, final: float, start: float = 0.1, synthetic: bool = True) -> Run:
     """A run whose four accuracies rise evenly from `start` to `final` over four epochs."""
-    depth, stem, n_views = DEPTHS[name]
+    depth, stem, n_views = NETWORKS[name]
     metrics = pd.DataFrame(
         [
             {
@@ -30,6 +64,7 @@ def made_up_run(name: str, seed: int, final: float, start: float = 0.1, syntheti
     sizes = dict.fromkeys(("classes", "ood_classes", "train_per_class", "val_per_class", "ood_per_class"), 10)
     config = RunConfig(
         run=name,
+        objective="supervised" if name == "supervised" else "nt_xent",
         depth=depth,
         stem=stem,
         n_views=n_views,
@@ -50,6 +85,9 @@ def made_up_run(name: str, seed: int, final: float, start: float = 0.1, syntheti
         "val_images": 50,
         "ood_fit_images": 80,
         "ood_test_images": 20,
+        "few_labels_per_class": 8,
+        **dict.fromkeys(FURTHER, final),
+        "initial": dict.fromkeys(MEASURES, start),
     }
     environment = {
         "dataset": "made-up",
@@ -57,14 +95,29 @@ def made_up_run(name: str, seed: int, final: float, start: float = 0.1, syntheti
         "git_commit": "def",
         "wall_time_s": 60.0,
         "cpu_time_s": 120.0,
+        "class_names": [f"class {label}" for label in range(N_CLASSES)],
+        "ood_class_names": [f"unseen {label}" for label in range(N_CLASSES)],
     }
-    return Run(Path("nowhere"), config, summary, environment, metrics)
+    return Run(
+        folder=Path("nowhere"),
+        config=config,
+        summary=summary,
+        environment=environment,
+        metrics=metrics,
+        predictions=made_up_predictions(final),
+        initial_predictions=made_up_predictions(start),
+        ladder=made_up_ladder(final),
+        neighbours=pd.DataFrame({"split": ["id", "ood"], "right": [True, False]}),
+        feature_map=pd.DataFrame(
+            {"split": ["id"] * 4, "label": [0, 0, 1, 1], "x": [0, 1, 9, 8], "y": [0.0] * 4}
+        ),
+    )
 
 
 def made_up_runs(finals: dict[str, list[float]], **kind) -> dict[str, list[Run]]:
     """Runs by name, a seed for each final accuracy."""
     return {
         name: [made_up_run(name, seed, final, **kind) for seed, final in enumerate(finals[name])]
-        for name in RUNS
+        for name in TITLES
         if name in finals
     }

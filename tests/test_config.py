@@ -14,6 +14,7 @@ network: {}
 views: {}
 training: {}
 evaluation: {}
+claims: {}
 """
 EXPERIMENT = {"run": "baseline", "depth": 18, "stem": "conv3", "n_views": 2}
 PAPER = {"profile": "paper", "data": {"name": "folder", "path": "data/paper"}}
@@ -107,7 +108,7 @@ def test_the_recipe_leaves_out_what_cannot_change_numbers():
         ("profile: made\ndepth: 18", "'depth' belongs to the notebook"),
         ("profile: made\ndata: {name: folder, path: x}", r"'seeds' is missing; write `seeds: {}`"),
         (FULL + "epoch: 3", r"made.yaml: unknown parameter 'epoch'"),
-        (FULL.replace("views: {}", ""), r"made.yaml: 'views' is missing; write `views: {}` for the report's"),
+        (FULL.replace("views: {}", ""), r"made.yaml: 'views' is missing; write `views: {}` for its defaults"),
     ],
 )
 def test_a_bad_profile_is_named(tmp_path, monkeypatch, content, message):

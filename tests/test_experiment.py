@@ -11,9 +11,18 @@ from safetensors.torch import load_file
 
 from manyviews import experiment, paths, train
 from manyviews.config import ConfigError, RunConfig
+from manyviews.evaluation import MEASURES, accuracies, split_tensors
 from manyviews.experiment import run_experiment
 from manyviews.models import count_parameters
-from manyviews.results import ACCURACIES, check_recipe, forget, is_finished, load_failures, load_runs
+from manyviews.results import (
+    ACCURACIES,
+    FURTHER,
+    check_recipe,
+    forget,
+    is_finished,
+    load_failures,
+    load_runs,
+)
 from manyviews.train import Trainer, TrainingFailed, make_model
 
 FILES = {
@@ -21,8 +30,15 @@ FILES = {
     "accuracy_plateau.svg",
     "config.json",
     "environment.json",
+    "feature_map.csv",
+    "feature_map.png",
+    "feature_map.svg",
     "metrics.csv",
     "model.safetensors",
+    "neighbours.csv",
+    "neighbours.png",
+    "predictions.csv",
+    "predictions_initial.csv",
     "summary.json",
     "training_loss.png",
     "training_loss.svg",
@@ -69,7 +85,7 @@ class Interrupted(BaseException):
     """Stands for a crash: no handler of ours may catch it."""
 
 
-def crash(*_):
+def crash(*_, **__):
     raise Interrupted
 
 
@@ -115,10 +131,44 @@ def test_stored_weights_give_the_stored_numbers():
     run = run_experiment(config())
     model = make_model(config())
     model.load_state_dict(load_file(run.folder / "model.safetensors"))
-    dataset = experiment.load_dataset(config().data)
-    images = {name: getattr(dataset, name).as_tensor() for name in ("train", "val", "ood")}
-    again = experiment.probe(model.backbone, dataset, images, config().evaluation)
-    assert all(getattr(again, name) == run.summary[name] for name in ACCURACIES)
+    images, labels = split_tensors(experiment.load_dataset(config().data), torch.device("cpu"))
+    features = experiment.all_features(model.backbone, images, 512)["fc"]
+    again = experiment.report_accuracies(features, labels, config().evaluation)
+    assert all(again[name] == run.summary[name] for name in ACCURACIES)
+
+
+def test_stored_predictions_give_the_stored_numbers():
+    """Those of the last epoch and those of the initial weights, to the last digit."""
+    run = run_experiment(config())
+    assert accuracies(run.predictions) == {name: run.summary[name] for name in MEASURES}
+    assert accuracies(run.initial_predictions) == run.summary["initial"]
+    first = run.metrics.iloc[0]
+    assert all(run.summary["initial"][name] == first[name] for name in ACCURACIES)
+    assert set(FURTHER) <= run.summary.keys()
+
+
+def test_the_ladder_is_an_option():
+    """Of trained and of random weights, of both layers; its plain rungs are the report's own probes."""
+    run = run_experiment(
+        config(evaluation={"ladder": True, "ladder_neighbours": [1, 5], "ladder_c": [0.1, 1.0]})
+    )
+    ladder = run.ladder
+    assert set(ladder["weights"]) == {"trained", "initial"}
+    assert set(ladder["layer"]) == {"fc", "pooled"}
+    plain = ladder[(ladder["layer"] == "fc") & ~ladder["normalised"] & (ladder["weights"] == "trained")]
+    shares = plain.set_index(["task", "probe", "neighbours"])["accuracy"]
+    for task in ("id", "ood"):
+        assert shares[task, "knn", 5] == run.summary[f"{task}_knn_accuracy"]
+        assert shares.loc[task, "linear"].item() == run.summary[f"{task}_linear_accuracy"]
+
+
+def test_a_supervised_run_is_a_run_like_the_others():
+    """Its head has as many outputs as there are classes; the probes read the same features."""
+    run = run_experiment(config(run="supervised", objective="supervised"))
+    weights = load_file(run.folder / "model.safetensors")
+    assert weights["projection_head.weight"].shape == (3, 1000)
+    assert run.summary["parameters"] == count_parameters(make_model(RunConfig(**run.config), 3))
+    assert list(load_runs(config())) == ["supervised"]
 
 
 def test_a_finished_run_is_kept(monkeypatch, capsys):
@@ -177,7 +227,8 @@ def test_a_crash_leaves_a_folder_that_is_visibly_incomplete_and_resumes(monkeypa
     resumed = run_experiment(config())
     assert {path.name for path in resumed.folder.iterdir()} == FILES
     assert not folder().with_name("seed0.partial").exists()
-    for name in ("metrics.csv", "summary.json", "config.json", "model.safetensors", "accuracy_plateau.png"):
+    names = ("metrics.csv", "summary.json", "config.json", "model.safetensors", "accuracy_plateau.png")
+    for name in (*names, "predictions.csv", "neighbours.png", "feature_map.csv"):
         assert (resumed.folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
@@ -259,6 +310,8 @@ def test_a_run_resumed_by_other_libraries_says_so(monkeypatch):
     [
         ({"neighbours": 25}, "evaluation.neighbours 25 exceeds the 24 fitted"),
         ({"ood_fit_share": 0.999}, "lower it"),
+        ({"ood_folds": 11}, "evaluation.ood_folds 11 exceeds the 10 images"),
+        ({"ood_fit_share": 0.2, "ladder": True}, "evaluation.ladder needs two fitted images"),
     ],
 )
 def test_probes_that_cannot_work_are_refused_before_training(evaluation, message):

@@ -105,7 +105,10 @@ def test_an_unknown_parameter_is_fatal_in_a_real_notebook(tmp_path):
     ("arguments", "message"),
     [
         (["--profile", "dmo"], "unknown profile 'dmo'; choose one of: demo, paper, smoke"),
-        (["--runs", "baseline,view8"], "unknown run 'view8'; choose among: baseline, resnet34, views8"),
+        (
+            ["--runs", "baseline,view8"],
+            "unknown run 'view8'; choose among: baseline, resnet34, views8, supervised",
+        ),
         (["--seeds", "0,x"], "--seeds takes whole numbers"),
         (["--seeds", "-1"], "--seeds"),
         (["--sed", "1"], "unrecognized arguments|ambiguous|--sed"),
@@ -147,13 +150,13 @@ def executed(monkeypatch):
 
 def test_runs_everything_once_and_keeps_it(executed, capsys):
     assert main(["--profile", "smoke", "--seeds", "0,1"]) == 0
-    runs = [(name, seed) for seed in (0, 1) for name in ("02_baseline", "03_resnet34", "04_eight_views")]
+    runs = [(name, seed) for seed in (0, 1) for name in pipeline.NOTEBOOKS.values()]
     assert executed == [("01_data", None), *runs, ("09_report", None)]
     assert capsys.readouterr().out.splitlines()[-1].endswith("results/smoke/report.html")
     executed.clear()
     assert main(["--profile", "smoke", "--seeds", "0,1"]) == 0
     assert executed == [("01_data", None), ("09_report", None)]
-    assert capsys.readouterr().out.count("finished before, kept") == 6
+    assert capsys.readouterr().out.count("finished before, kept") == 8
 
 
 def test_force_repeats_only_what_is_asked_for(executed):

@@ -13,6 +13,7 @@ from manyviews.models import SimCLR, make_backbone, make_projection_head
 from manyviews.train import Trainer, TrainingFailed, learning_rate, make_model
 
 IMAGES = torch.randint(0, 256, (20, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(20) % 4
 
 
 def config(**changes) -> RunConfig:
@@ -63,7 +64,7 @@ class Interrupted(Exception):
 )
 def test_a_resumed_run_ends_bit_identical(tmp_path, monkeypatch, crash_after, changes):
     """Six steps an epoch, so the crashes are at the start, within the first and within the second epoch."""
-    whole = Trainer(config(training=changes), IMAGES, tmp_path / "whole", evaluate)
+    whole = Trainer(config(training=changes), IMAGES, LABELS, tmp_path / "whole", evaluate)
     whole.run()
 
     step, done = Trainer._step, []
@@ -76,9 +77,9 @@ def test_a_resumed_run_ends_bit_identical(tmp_path, monkeypatch, crash_after, ch
 
     monkeypatch.setattr(Trainer, "_step", crashing_step)
     with pytest.raises(Interrupted):
-        Trainer(config(training=changes), IMAGES, tmp_path / "broken", evaluate).run()
+        Trainer(config(training=changes), IMAGES, LABELS, tmp_path / "broken", evaluate).run()
     monkeypatch.setattr(Trainer, "_step", step)
-    resumed = Trainer(config(training=changes), IMAGES, tmp_path / "broken", evaluate)
+    resumed = Trainer(config(training=changes), IMAGES, LABELS, tmp_path / "broken", evaluate)
     assert resumed.progress.epoch == crash_after // 6  # loses the work since the last epoch, no more
     resumed.run()
 
@@ -87,7 +88,7 @@ def test_a_resumed_run_ends_bit_identical(tmp_path, monkeypatch, crash_after, ch
 
 
 def test_a_crash_while_the_checkpoint_is_written_keeps_the_one_before(tmp_path, monkeypatch):
-    first = Trainer(config(), IMAGES, tmp_path, evaluate)
+    first = Trainer(config(), IMAGES, LABELS, tmp_path, evaluate)
     first.run()
     good = first.checkpoint.read_bytes()
 
@@ -105,7 +106,7 @@ def test_a_crash_while_the_checkpoint_is_written_keeps_the_one_before(tmp_path, 
 def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(RuntimeError, match=r"checkpoint.pt: damaged .*[Dd]elete"):
-        Trainer(config(), IMAGES, tmp_path, evaluate)
+        Trainer(config(), IMAGES, LABELS, tmp_path, evaluate)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
@@ -118,9 +119,9 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train, "nt_xent", sometimes_nan)
     with pytest.raises(TrainingFailed, match=r"the loss is nan in epoch 2, step 3, at learning rate 0.01"):
-        Trainer(config(), IMAGES, tmp_path, evaluate).run()
+        Trainer(config(), IMAGES, LABELS, tmp_path, evaluate).run()
     monkeypatch.setattr(train, "nt_xent", loss)
-    kept = Trainer(config(), IMAGES, tmp_path, evaluate)
+    kept = Trainer(config(), IMAGES, LABELS, tmp_path, evaluate)
     assert kept.progress.epoch == 1
     assert weights(kept).isfinite().all()
 
@@ -133,13 +134,33 @@ def test_training_lowers_the_loss(tmp_path):
         network=dict(config().network) | {"projection_norm": True},
         training={"epochs": 12, "temperature": 0.2},
     )
-    metrics = Trainer(easy, images, tmp_path, evaluate).run().metrics
+    metrics = Trainer(easy, images, torch.arange(len(images)), tmp_path, evaluate).run().metrics
     assert metrics[-1]["loss_nats"] < 0.7 * metrics[1]["loss_nats"]
+
+
+def test_a_supervised_run_learns_its_labels(tmp_path):
+    """Four classes, a colour each: cross-entropy starts near log 4 and falls to almost nothing."""
+    images = IMAGES[LABELS, :, :1, :1].expand(-1, -1, 12, 12).contiguous()
+    easy = {"views": {"jitter_p": 0, "grayscale_p": 0}, "training": {"epochs": 10}}
+    trainer = Trainer(config(objective="supervised", **easy), images, LABELS, tmp_path, evaluate)
+    assert trainer.model.projection_head.out_features == 4
+    losses = [row["loss_nats"] for row in trainer.run().metrics]
+    assert losses[1] < 2 * math.log(4)
+    assert losses[-1] < 0.3 * math.log(4)
+
+
+def test_a_supervised_loss_pairs_each_image_with_its_label(tmp_path):
+    """Oracle: cross-entropy by hand. Rows are the first views of all images, then the second."""
+    trainer = Trainer(config(objective="supervised"), IMAGES, LABELS, tmp_path, evaluate)
+    images = torch.tensor([5, 0, 7])
+    z = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    expected = [-torch.log_softmax(z[row], 0)[LABELS[images[row % 3]]] for row in range(6)]
+    assert trainer._loss(z, images) == pytest.approx(sum(expected).item() / 6, rel=1e-6)
 
 
 def test_counts_what_it_does(tmp_path):
     """20 images in batches of 8: 3 batches a pass, 2 passes an epoch; every image gives 4 views an epoch."""
-    progress = Trainer(config(), IMAGES, tmp_path, evaluate).run()
+    progress = Trainer(config(), IMAGES, LABELS, tmp_path, evaluate).run()
     assert progress.steps == 3 * 2 * 3
     assert progress.images_forwarded == 3 * 20 * 4
     assert [row["epoch"] for row in progress.metrics] == [0, 1, 2, 3]
@@ -147,13 +168,13 @@ def test_counts_what_it_does(tmp_path):
 
 def test_evaluates_first_last_and_every_so_often(tmp_path):
     changes = {"training": {"epochs": 5}, "evaluation": {"every_epochs": 2}}
-    metrics = Trainer(config(**changes), IMAGES, tmp_path, evaluate).run().metrics
+    metrics = Trainer(config(**changes), IMAGES, LABELS, tmp_path, evaluate).run().metrics
     assert [row["epoch"] for row in metrics if "checksum" in row] == [0, 2, 4, 5]
 
 
 def test_one_step_is_plain_simclr(tmp_path):
     """The trainer's first step against one written out with torch's own optimiser on the same views."""
-    trainer = Trainer(config(), IMAGES, tmp_path, evaluate)
+    trainer = Trainer(config(), IMAGES, LABELS, tmp_path, evaluate)
     images, views = next(trainer.sampler.epoch(0))
     expected = make_model(config())
     optimizer = torch.optim.AdamW(expected.parameters(), lr=0.01, weight_decay=0)
@@ -176,7 +197,7 @@ def test_joint_and_separate_forward_differ_in_batch_norm_only(tmp_path):
     losses = {}
     for joint in (False, True):
         for mode in (False, True):
-            trainer = Trainer(config(training={"joint_forward": joint}), IMAGES, tmp_path, evaluate)
+            trainer = Trainer(config(training={"joint_forward": joint}), IMAGES, LABELS, tmp_path, evaluate)
             trainer.model.train(mode)
             losses[joint, mode] = trainer._step(*next(trainer.sampler.epoch(0)), 0.0).item()
     assert losses[True, False] == pytest.approx(losses[False, False], rel=1e-5)
@@ -222,11 +243,11 @@ def test_model_is_what_the_configuration_says():
 
 def test_a_batch_of_one_image_is_refused_with_the_fix(tmp_path):
     with pytest.raises(ConfigError, match=r"batch_size 19 leaves a last batch of one .* use 18"):
-        Trainer(config(training={"batch_size": 19}), IMAGES, tmp_path, evaluate)
+        Trainer(config(training={"batch_size": 19}), IMAGES, LABELS, tmp_path, evaluate)
     with pytest.raises(ConfigError, match=r"batch_size 2 leaves .* use 3"):
         train.check_batches(21, 2)
     with pytest.raises(ConfigError, match="batch_size 21 exceeds the 20 training images"):
-        Trainer(config(training={"batch_size": 21}), IMAGES, tmp_path, evaluate)
+        Trainer(config(training={"batch_size": 21}), IMAGES, LABELS, tmp_path, evaluate)
 
 
 def test_a_missing_gpu_is_named():
@@ -236,10 +257,10 @@ def test_a_missing_gpu_is_named():
 
 def test_the_run_does_not_depend_on_the_callers_random_state(tmp_path):
     torch.manual_seed(1)
-    one = Trainer(config(), IMAGES, tmp_path / "a", evaluate)
+    one = Trainer(config(), IMAGES, LABELS, tmp_path / "a", evaluate)
     one.run()
     torch.manual_seed(2)
-    other = Trainer(config(), IMAGES, tmp_path / "b", evaluate)
+    other = Trainer(config(), IMAGES, LABELS, tmp_path / "b", evaluate)
     other.run()
     assert torch.equal(weights(one), weights(other))
     shutil.rmtree(tmp_path)

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from manyviews import paths
 
 NAME = r"^[a-z0-9][a-z0-9_.-]*$"  # of a folder under results/
-EXPERIMENT = frozenset({"run", "depth", "stem", "n_views"})  # what a notebook sets, and no profile
+# What a notebook sets, and no profile.
+EXPERIMENT = frozenset({"run", "objective", "depth", "stem", "n_views"})
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -97,7 +98,7 @@ class ViewConfig(Section):
 
 
 class TrainingConfig(Section):
-    """Optimisation: NT-Xent loss, warm-up then cosine."""
+    """Optimisation: warm-up, then cosine."""
 
     epochs: PositiveInt = 50
     warmup_epochs: Annotated[int, Field(ge=0)] = 10
@@ -123,20 +124,34 @@ class TrainingConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """The report's probes, on the final features and along the way."""
+    """The report's probes along the way, and what the final features are put to beyond them."""
 
     every_epochs: PositiveInt = 1  # the first and the last epoch are always evaluated
     neighbours: PositiveInt = 5
     linear_c: Positive = 1.0  # inverse strength of the L2 penalty
     linear_max_iter: PositiveInt = 1000
     ood_fit_share: Annotated[float, Field(gt=0, lt=1)] = 0.8  # the rest of the OOD images is scored
+    ood_folds: Annotated[int, Field(ge=2)] = 5  # beside it: each OOD image is scored in one of so many folds
+    few_label_draws: PositiveInt = 5  # of training images with as few labels a class as OOD has
     batch_size: PositiveInt = 512  # images; changes memory, not results
+    ladder: bool = False  # further probes of the final features, see evaluation.ladder
+    ladder_neighbours: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 5, 20, 200)
+    ladder_c: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1e-3, 1e-2, 0.1, 1, 10, 100, 1e3)
+
+
+class ClaimsConfig(Section):
+    """What counts as a difference and as a plateau; fixed before the runs, and no part of them."""
+
+    margin: Positive = 0.02  # share of images; a smaller difference is none
+    plateau_window: Annotated[float, Field(gt=0, lt=1)] = 0.25  # last part of the training
+    plateau_tolerance: Positive = 0.01  # share of images; a smaller change over the window is none
 
 
 class RunConfig(Section):
     """All that determines a run's numbers, but for the machine."""
 
     run: Annotated[str, Field(pattern=NAME)]
+    objective: Literal["nt_xent", "supervised"] = "nt_xent"  # supervised: cross-entropy with the labels
     depth: Literal[18, 34]
     stem: Literal["conv3", "conv7", "conv3_pool", "imagenet"]
     n_views: Annotated[int, Field(ge=2, multiple_of=2)]
@@ -149,6 +164,7 @@ class RunConfig(Section):
     views: ViewConfig = ViewConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    claims: ClaimsConfig = ClaimsConfig()
 
     def __init__(self, **values: Any):
         try:
@@ -158,7 +174,7 @@ class RunConfig(Section):
 
     def recipe(self) -> dict[str, Any]:
         """The configuration as plain data, without what cannot change a run's numbers."""
-        return self.model_dump(mode="json", exclude={"seeds", "device"})
+        return self.model_dump(mode="json", exclude={"seeds", "device", "claims"})
 
 
 def _explain(error: ValidationError) -> str:
@@ -218,7 +234,7 @@ def load_profile(name: str) -> dict[str, Any]:
     ]
     if missing:
         raise ConfigError(
-            f"{path}: '{missing[0]}' is missing; write `{missing[0]}: {{}}` for the report's recipe"
+            f"{path}: '{missing[0]}' is missing; write `{missing[0]}: {{}}` for its defaults"
         )
     try:
         RunConfig(run="check", depth=18, stem="conv3", n_views=2, **values)

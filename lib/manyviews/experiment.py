@@ -4,17 +4,48 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import torch
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from manyviews import paths, plots
 from manyviews.config import RunConfig
 from manyviews.data import Dataset, load_dataset, ood_split
 from manyviews.environment import describe_environment, note_environment
+from manyviews.evaluation import (
+    Labels,
+    accuracies,
+    all_features,
+    check_probes,
+    extract_features,
+    few_label_accuracies,
+    few_labels,
+    final_predictions,
+    ladder,
+    report_accuracies,
+    split_tensors,
+)
+from manyviews.feature_space import example_neighbours, feature_map
 from manyviews.files import read_json, replacing, write_json
 from manyviews.models import count_multiply_adds, count_parameters
-from manyviews.probes import check_probes, probe
-from manyviews.results import Run, check_recipe, is_finished, load_run, partial_folder, run_lock
-from manyviews.train import Trainer, TrainingFailed, check_batches, resolve_device, resolve_precision
+from manyviews.results import (
+    Run,
+    check_recipe,
+    is_finished,
+    load_run,
+    partial_folder,
+    run_lock,
+    write_table,
+)
+from manyviews.train import (
+    Trainer,
+    TrainingFailed,
+    check_batches,
+    make_model,
+    resolve_device,
+    resolve_precision,
+)
 
 # Forward, gradient of the activations, gradient of the weights: each about as many multiply-adds.
 PASSES_OF_A_TRAINING_STEP = 3
@@ -57,34 +88,43 @@ def _run(config: RunConfig, folder: Path) -> None:
     note_environment(
         partial / "environment.json",
         describe_environment(device, resolve_precision(config.training.precision, device))
-        | {"dataset": dataset.name, "data_sha256": dataset.checksum, "seed": config.seed},
+        | {
+            "dataset": dataset.name,
+            "data_sha256": dataset.checksum,
+            "seed": config.seed,
+            "class_names": list(dataset.class_names),
+            "ood_class_names": list(dataset.ood_class_names),
+        },
     )
 
-    images = {name: getattr(dataset, name).as_tensor() for name in ("train", "val", "ood")}
-    trainer = Trainer(
-        config,
-        images["train"],
-        partial,
-        lambda backbone: vars(probe(backbone, dataset, images, config.evaluation)),
-    )
+    images, labels = split_tensors(dataset, device)
+
+    def evaluate(backbone: nn.Sequential) -> dict[str, Any]:
+        size = config.evaluation.batch_size
+        fc = {name: extract_features(backbone, x, size)["fc"] for name, x in images.items()}
+        return report_accuracies(fc, labels, config.evaluation)
+
+    trainer = Trainer(config, images["train"], labels["train"], partial, evaluate)
     try:
         trainer.run()
     except TrainingFailed as error:
         write_json(partial / "failed.json", {"reason": str(error)})
         raise
-    _finish(trainer, dataset, partial)
+    _finish(trainer, dataset, images, labels, partial)
     if folder.exists():
         shutil.rmtree(folder)
     partial.rename(folder)
     (folder / trainer.checkpoint.name).unlink()  # last, for until the renaming it could still be needed
 
 
-def _finish(trainer: Trainer, dataset: Dataset, folder: Path) -> None:
+def _finish(
+    trainer: Trainer, dataset: Dataset, images: dict[str, Tensor], labels: Labels, folder: Path
+) -> None:
     """Write all that a finished run holds, but for the executed notebook."""
     progress = trainer.progress
     with replacing(folder / "model.safetensors") as new:
         save_file({name: value.contiguous() for name, value in trainer.model.state_dict().items()}, new)
-    summary = _summary(trainer, dataset)
+    summary = _summary(trainer, dataset) | _evaluate_fully(trainer, dataset, images, labels, folder)
     environment = read_json(folder / "environment.json") | {
         "wall_time_s": round(progress.wall_time_s, 1),
         "cpu_time_s": round(progress.cpu_time_s, 1),
@@ -98,6 +138,54 @@ def _finish(trainer: Trainer, dataset: Dataset, folder: Path) -> None:
     plots.save_figure(plots.training_loss([run]), folder, "training_loss")
     for unfinished in folder.glob(".*.new"):  # left by a process that was killed while it wrote
         unfinished.unlink()
+
+
+def _evaluate_fully(
+    trainer: Trainer, dataset: Dataset, images: dict[str, Tensor], labels: Labels, folder: Path
+) -> dict[str, Any]:
+    """Put the final features, and those of the initial weights, to all tests; write what they give.
+
+    Returns:
+        The further accuracies, for the summary.
+    """
+    config, evaluation = trainer.config, trainer.config.evaluation
+    n_classes = dataset.train.n_classes
+    initial = make_model(config, n_classes).to(
+        trainer.device, trainer.dtype, memory_format=torch.channels_last
+    )
+    backbones = {"trained": trainer.model.backbone, "initial": initial.backbone}
+    tables, ladders = {}, []
+    for weights, backbone in backbones.items():
+        layers = all_features(backbone, images, evaluation.batch_size)
+        tables[weights] = final_predictions(layers["fc"], labels, evaluation)
+        if evaluation.ladder:
+            rungs = ladder(layers, labels, evaluation, f"{config.run} seed {config.seed}, {weights} weights")
+            ladders.append(rungs.assign(weights=weights))
+        if weights == "trained":
+            further = few_label_accuracies(layers["fc"], labels, evaluation)
+            _look_at_features(layers["fc"], dataset, labels, evaluation.ood_fit_share, folder)
+    write_table(tables["trained"], folder / "predictions.csv")
+    write_table(tables["initial"], folder / "predictions_initial.csv")
+    if ladders:
+        write_table(pd.concat(ladders), folder / "ladder.csv")
+    return (
+        accuracies(tables["trained"])
+        | further
+        | {"few_labels_per_class": few_labels(labels, evaluation), "initial": accuracies(tables["initial"])}
+    )
+
+
+def _look_at_features(
+    features: dict[str, Tensor], dataset: Dataset, labels: Labels, ood_fit_share: float, folder: Path
+) -> None:
+    """Write the neighbours of some images and the map of some classes, as tables and as figures."""
+    neighbours = example_neighbours(features, labels, ood_fit_share)
+    write_table(neighbours, folder / "neighbours.csv")
+    plots.save_figure(plots.neighbours(neighbours, dataset), folder, "neighbours", suffixes=("png",))
+    table = feature_map(features, labels)
+    write_table(table, folder / "feature_map.csv")
+    names = {"id": dataset.class_names, "ood": dataset.ood_class_names}
+    plots.save_figure(plots.feature_map(table, names), folder, "feature_map")
 
 
 def _summary(trainer: Trainer, dataset: Dataset) -> dict[str, Any]:

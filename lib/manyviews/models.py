@@ -89,7 +89,8 @@ class SimCLR(nn.Module):
     """Backbone and projection head.
 
     Probes read `backbone(x)`, the features (B, D); the loss reads `forward(x)`, the projections z
-    (B, projection_dim), which it normalises.
+    (B, projection_dim), which it normalises. For supervised training the head is a linear classifier of
+    the features, so that the loss asks of them what the linear probe does.
     """
 
     def __init__(self, backbone: nn.Module, projection_head: nn.Module):

@@ -18,9 +18,14 @@ from papermill.exceptions import PapermillExecutionError
 from manyviews import paths
 from manyviews.config import EXPERIMENT, ConfigError, RunConfig, load_profile
 from manyviews.files import read_json, replacing, write_text
-from manyviews.results import RUNS, check_recipe, forget, is_finished
+from manyviews.results import TITLES, check_recipe, forget, is_finished
 
-NOTEBOOKS = {"baseline": "02_baseline", "resnet34": "03_resnet34", "views8": "04_eight_views"}
+NOTEBOOKS = {
+    "baseline": "02_baseline",
+    "resnet34": "03_resnet34",
+    "views8": "04_eight_views",
+    "supervised": "07_supervised",
+}
 SECONDS_BETWEEN_LINES = 15  # of progress, where the output is not a terminal
 
 
@@ -103,7 +108,7 @@ def run_all(profile: dict[str, Any], runs: Sequence[str], seeds: Sequence[int], 
 
     Args:
         profile: its parameters, see config.load_profile.
-        runs: names among results.RUNS.
+        runs: names among results.TITLES.
         seeds: each run is done once for each.
         force: repeat runs that are finished.
     Returns:
@@ -123,7 +128,7 @@ def run_all(profile: dict[str, Any], runs: Sequence[str], seeds: Sequence[int], 
     if failures:
         raise NotebookFailed(failures[0])
     for number, (run, seed, folder) in enumerate(jobs, 1):
-        say(f"[{number}/{len(jobs)}] {RUNS[run]}, seed {seed}")
+        say(f"[{number}/{len(jobs)}] {TITLES[run]}, seed {seed}")
         if force:
             forget(folder)
         elif (folder / "summary.json").exists() and not is_finished(folder):
@@ -200,7 +205,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     # The help text is in run_all.sh, which can show it before anything is installed.
     parser = argparse.ArgumentParser(prog="run_all.sh", add_help=False)
     parser.add_argument("--profile", default="demo", metavar="NAME")
-    parser.add_argument("--runs", default=",".join(RUNS), metavar="A,B")
+    parser.add_argument("--runs", default=",".join(TITLES), metavar="A,B")
     parser.add_argument("--seeds", metavar="0,1")
     parser.add_argument("--results", metavar="DIR", type=Path)
     parser.add_argument("--force", action="store_true")
@@ -212,8 +217,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(str(error))
     options.runs = options.runs.split(",")
     for run in options.runs:
-        if run not in RUNS:
-            parser.error(f"unknown run '{run}'; choose among: {', '.join(RUNS)}")
+        if run not in TITLES:
+            parser.error(f"unknown run '{run}'; choose among: {', '.join(TITLES)}")
     try:
         seeds = options.seeds.split(",") if options.seeds else options.parameters.get("seeds", [0])
         options.seeds = [int(seed) for seed in seeds]

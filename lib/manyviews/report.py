@@ -2,20 +2,27 @@
 
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 
-from manyviews.config import NetworkConfig, TrainingConfig, ViewConfig
+from manyviews.claims import window_start
+from manyviews.config import ClaimsConfig, NetworkConfig, TrainingConfig, ViewConfig
 from manyviews.data import Dataset
+from manyviews.evaluation import MEASURES
+from manyviews.intervals import CONFIDENCE, Estimate
 from manyviews.results import (
     ACCURACIES,
-    CONFIDENCE,
+    CEILING,
+    FURTHER,
     REPORTED,
     RUNS,
+    TITLES,
     Run,
-    accuracy_table,
     cost_table,
-    mean_interval,
-    paired_differences,
+    difference,
+    final_accuracy,
+    ladder_table,
+    predictions_of,
 )
 
 # Run, run to compare it with, and what changes from the latter to the former.
@@ -29,27 +36,46 @@ KINDS = {
     "tiny-imagenet": "photographs",
     "folder": "images",
 }
-LAST_SHARE = 0.25  # of the epochs, over which a curve's end is described
 NOT_RUN = "not run"
+PROBES = {
+    "knn": "k-NN",
+    "weighted_knn": "k-NN, votes weighted by cosine",
+    "linear": "linear, C as the report's",
+    "linear_swept": "linear, C chosen",
+}
 OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD with momentum"}
 
 
-def percent(mean: float, half_width: float = float("nan"), n: int = 0) -> str:
-    """A share as percent, with the half width of its interval over seeds, or "n = 1"."""
-    if pd.isna(mean):
-        return NOT_RUN if n == 0 else "undefined"
-    if n == 0:
-        return f"{100 * mean:.1f}"
-    return f"{100 * mean:.1f} (n = 1)" if n == 1 else f"{100 * mean:.1f} ± {100 * half_width:.1f} (n = {n})"
+def percent(share: float) -> str:
+    """A share as percent."""
+    return NOT_RUN if pd.isna(share) else f"{100 * share:.1f}"
 
 
-def points(values: list[float]) -> str:
-    """A mean difference of shares in percentage points, with its interval over seeds."""
-    mean, half = mean_interval(values)
-    if len(values) == 1:
-        return f"{100 * mean:+.1f} (n = 1)"
-    low, high = 100 * (mean - half), 100 * (mean + half)
-    return f"{100 * mean:+.1f} ({low:+.1f} to {high:+.1f}, n = {len(values)})"
+def accuracy_text(found: Estimate) -> str:
+    """An accuracy in percent; ± over seeds, and in brackets ± over test images and the number of seeds."""
+    seeds = "" if found.n < 2 else f" ± {50 * (found.seed_high - found.seed_low):.1f}"
+    images = "" if np.isnan(found.image_low) else f"± {50 * (found.image_high - found.image_low):.1f}, "
+    return f"{100 * found.mean:.1f}{seeds} ({images}n = {found.n})"
+
+
+def difference_text(found: Estimate) -> str:
+    """A difference of shares in percentage points, with both intervals and the number of seeds."""
+    parts = [
+        f"{kind} {100 * low:+.1f} to {100 * high:+.1f}"
+        for kind, low, high in (
+            ("seeds", found.seed_low, found.seed_high),
+            ("images", found.image_low, found.image_high),
+        )
+        if not np.isnan(low)
+    ]
+    return f"{100 * found.mean:+.1f} ({'; '.join([*parts, f'n = {found.n}'])})"
+
+
+INTERVALS_TEXT = (
+    f"After ± the half width of the {CONFIDENCE:.0%} t interval over n seeds; in brackets after ± that of "
+    "the bootstrap over the test images alone, which says what other images would change and nothing about "
+    "another training. With n = 1 there is only the latter."
+)
 
 
 def any_run(runs: dict[str, list[Run]]) -> Run | None:
@@ -97,14 +123,15 @@ def methods_text(runs: dict[str, list[Run]]) -> str:
     for name, seeds in runs.items():
         of = seeds[0].config
         lines.append(
-            f"- **{RUNS[name]}** (`{name}`): depth {of['depth']}, stem `{of['stem']}`, width "
+            f"- **{TITLES[name]}** (`{name}`): depth {of['depth']}, stem `{of['stem']}`, width "
             f"{of['network']['width']}, {of['n_views']} views of each image per epoch, paired two by two, in "
             f"{of['n_views'] // 2} {'pass' if of['n_views'] == 2 else 'passes'} over the images; seeds "
             f"{', '.join(str(s.config['seed']) for s in seeds)}."
         )
     lines += [
         "",
-        f"NT-Xent loss at temperature {t['temperature']}; batches of {t['batch_size']} images and two views "
+        f"NT-Xent loss at temperature {t['temperature']}, for the supervised run cross-entropy; batches of "
+        f"{t['batch_size']} images and two views "
         f"of each; {t['epochs']} epochs of {OPTIMIZERS[t['optimizer']]} at a peak learning rate of "
         f"{t['learning_rate']}, weight decay {t['weight_decay']}, after {t['warmup_epochs']} epoch(s) of "
         f"linear warm-up annealed towards 0 by a cosine, moved once per {t['schedule_per']}. The two views "
@@ -119,8 +146,7 @@ def methods_text(runs: dict[str, list[Run]]) -> str:
         f"Probes, on the backbone's {c['network']['feature_dim']}-dimensional output, without augmentation: "
         f"{c['evaluation']['neighbours']} nearest neighbours (Euclidean, uniform votes), and logistic "
         f"regression (L2, C = {c['evaluation']['linear_c']:g}), solved to its optimum, where the report's "
-        "solver stops at a looser tolerance. All numbers are of the last epoch. "
-        f"Intervals are {CONFIDENCE:.0%} t intervals over seeds.",
+        "solver stops at a looser tolerance. All numbers are of the last epoch.",
         "",
         departures_text(run),
     ]
@@ -149,35 +175,124 @@ def table(rows: list[dict[str, str]]) -> str:
     return pd.DataFrame(rows).fillna("").to_markdown(index=False, disable_numparse=True)
 
 
-def accuracy_markdown(runs: dict[str, list[Run]]) -> str:
-    """The four metrics of each run, reported above measured."""
-    cells = accuracy_table(runs).set_index(["run", "metric"])
+def measured(runs: dict[str, list[Run]], name: str, measure: str) -> str:
+    """The final accuracy of a run as text, also where it was not run."""
+    return accuracy_text(final_accuracy(runs[name], measure)) if name in runs else NOT_RUN
+
+
+def accuracy_markdown(runs: dict[str, list[Run]], floor: dict[str, float]) -> str:
+    """The four metrics of each run, reported above measured, and those of ceiling and floors.
+
+    Args:
+        runs: see results.load_runs.
+        floor: what raw pixels reach, by measure; empty where that was not measured.
+    """
     rows = []
-    for name, title in RUNS.items():
-        of_run = {metric: cells.loc[name, metric] for metric in ACCURACIES}
-        rows.append(
-            {"Run": title, "Accuracy (%)": "reported"}
-            | {
-                ACCURACIES[metric]: "no number" if pd.isna(cell["reported"]) else percent(cell["reported"])
-                for metric, cell in of_run.items()
+    for name, title in TITLES.items():
+        if name in RUNS:
+            reported = REPORTED.get(name, {})
+            cells = {
+                label: percent(reported[metric]) if metric in reported else "no number"
+                for metric, label in ACCURACIES.items()
             }
-        )
-        rows.append(
-            {"Run": "", "Accuracy (%)": "measured"}
-            | {
-                ACCURACIES[metric]: percent(cell["mean"], cell["half_width"], int(cell["n"]))
-                for metric, cell in of_run.items()
-            }
-        )
+            rows.append({"Run": title, "Accuracy (%)": "reported"} | cells)
+        cells = {label: measured(runs, name, metric) for metric, label in ACCURACIES.items()}
+        rows.append({"Run": "" if name in RUNS else title, "Accuracy (%)": "measured"} | cells)
+    for title, of_floor in {"Raw pixels": floor, **initial_accuracies(runs)}.items():
+        cells = {label: percent(of_floor.get(metric, np.nan)) for metric, label in ACCURACIES.items()}
+        rows.append({"Run": title, "Accuracy (%)": "measured"} | cells)
     run = any_run(runs)
     if run is None:
         return table(rows)
     kind = "synthetic fractals" if run.summary["synthetic"] else run.environment["dataset"]
     return (
-        f"{table(rows)}\n\n± is the half width of the {CONFIDENCE:.0%} t interval over n seeds. Reported: 64 "
-        f"x 64 pixel images of 200 ImageNet classes. Measured: {kind}, {run.summary['classes']} classes. "
-        "Levels on different data and schedules cannot be compared."
+        f"{table(rows)}\n\n{INTERVALS_TEXT} Reported: 64 x 64 pixel images of 200 ImageNet classes. "
+        f"Measured: {kind}, {run.summary['classes']} classes. Levels on different data and schedules cannot "
+        f"be compared. {TITLES[CEILING]} is trained with the labels, on the same views for as many steps as "
+        "the baseline: a ceiling, not a competitor."
     )
+
+
+def initial_accuracies(runs: dict[str, list[Run]]) -> dict[str, dict[str, float]]:
+    """What each network's random weights reach, by measure, as means over the seeds."""
+    networks = {}
+    for seeds in runs.values():
+        c = seeds[0].config
+        title = f"Random weights: depth {c['depth']}, stem {c['stem']}"
+        means = {key: np.mean([run.summary["initial"][key] for run in seeds]) for key in ACCURACIES}
+        networks.setdefault(title, means)
+    return networks
+
+
+def ood_markdown(runs: dict[str, list[Run]]) -> str:
+    """Accuracies on training and unseen classes, measured so that they can be compared."""
+    rows = [
+        {"Run": TITLES[name]} | {label: measured(runs, name, metric) for metric, label in FURTHER.items()}
+        for name in TITLES
+    ]
+    run = any_run(runs)
+    if run is None:
+        return table(rows)
+    folds, draws = (run.config["evaluation"][key] for key in ("ood_folds", "few_label_draws"))
+    n, s = run.summary["few_labels_per_class"], run.summary
+    labels = (
+        f"fitted again on {n} labels a class, as many as the report's OOD probes have, as the mean over "
+        f"{draws} draws of them"
+        if n < s["train_images"] // s["classes"]
+        else f"fitted on all {n} labels a class, no more than the report's OOD probes have"
+    )
+    same = s["classes"] == s["ood_classes"]
+    return (
+        f"{table(rows)}\n\nAccuracy in percent. Unseen classes: every image scored once, in {folds} "
+        f"stratified folds, each fitted on the others. Training classes: the probes {labels}. "
+        + (
+            f"Both are of {s['classes']} classes."
+            if same
+            else f"{s['classes']} training and {s['ood_classes']} unseen classes: chance differs."
+        )
+    )
+
+
+def ladder_markdown(runs: dict[str, list[Run]], task: str) -> str:
+    """Accuracies under other choices of the probe; see evaluation.ladder for the task and the rungs."""
+    rungs = ladder_table(runs, task)
+    if rungs.empty:
+        return f"The ladder of probes: {NOT_RUN}."
+    names = [
+        {
+            "Layer": layer,
+            "Features": "length 1" if normalised else "raw",
+            "Probe": PROBES[probe] + ("" if pd.isna(k) else f", k = {k:.0f}"),
+        }
+        for layer, normalised, probe, k in rungs.index
+    ]
+    cells = pd.concat([pd.DataFrame(names), 100 * rungs.reset_index(drop=True)], axis=1)
+    kind = "training" if task == "id" else "unseen"
+    stuck = [
+        f"`{name}` seed {run.seed}"
+        for name, seeds in runs.items()
+        for run in seeds
+        if run.ladder is not None and (~run.ladder["converged"].dropna().astype(bool)).any()
+    ]
+    return (
+        f"{cells.to_markdown(index=False, floatfmt='.1f')}\n\nAccuracy on the {kind} classes in percent, "
+        "means over seeds. C is chosen on a held-out fifth of the fitted images, never on scored ones. "
+        f"{rank_text(rungs)} "
+        + (
+            f"Some linear fits did not converge in: {', '.join(stuck)}."
+            if stuck
+            else "All linear fits converged."
+        )
+    )
+
+
+def rank_text(rungs: pd.DataFrame) -> str:
+    """In how many rungs the report's last run is ahead of its first."""
+    first, last = RUNS["baseline"], RUNS["views8"]
+    if not {first, last} <= set(rungs):
+        return ""
+    ahead = int((rungs[last] > rungs[first]).sum())
+    return f"{last} is ahead of {first} in {ahead} of {len(rungs)} rungs."
 
 
 def run_markdown(run: Run) -> str:
@@ -217,34 +332,49 @@ def comparison_markdown(runs: dict[str, list[Run]]) -> str:
     rows, notes = [], []
     for a, b, question in COMPARISONS:
         title = f"{question}: {RUNS[a]} minus {RUNS[b]}"
-        values = {metric: paired_differences(runs, a, b, metric) for metric in ACCURACIES}
-        if not all(values.values()):
+        of_a, of_b = (predictions_of(name, runs, None) for name in (a, b))
+        found = {metric: difference(of_a, of_b, metric) for metric in ACCURACIES}
+        if None in found.values():
             missing = NOT_RUN if a not in runs or b not in runs else "no seed in common"
             rows.append({"Difference (points)": title} | dict.fromkeys(ACCURACIES.values(), missing))
             continue
-        rows.append(
-            {"Difference (points)": title}
-            | {label: points(values[metric]) for metric, label in ACCURACIES.items()}
-        )
+        cells = {label: difference_text(found[metric]) for metric, label in ACCURACIES.items()}
+        rows.append({"Difference (points)": title} | cells)
         ratio = costs.loc[a] / costs.loc[b]
         notes.append(
             f"{question}, {RUNS[a]} took {ratio['steps']:.1f} times the optimiser steps and "
             f"{ratio['multiply_adds']:.1f} times the multiply-adds of {RUNS[b]}."
         )
-    return f"{table(rows)}\n\nDifferences are taken seed by seed. {' '.join(notes)}"
+    return (
+        f"{table(rows)}\n\nDifferences are taken seed by seed and image by image. In brackets, "
+        f"{CONFIDENCE:.0%} intervals: over seeds (t) and over test images (paired bootstrap). "
+        f"{' '.join(notes)}"
+    )
 
 
-def plateau_markdown(runs: dict[str, list[Run]], names: Iterable[str] = RUNS) -> str:
+def comparison_table(runs: dict[str, list[Run]]) -> pd.DataFrame:
+    """The same as numbers, to be stored beside the report; see also claims.findings_table."""
+    rows = []
+    for a, b, _ in COMPARISONS:
+        of_a, of_b = (predictions_of(name, runs, None) for name in (a, b))
+        for measure in MEASURES:
+            found = difference(of_a, of_b, measure)
+            if found:
+                rows.append({"run": a, "against": b, "measure": measure, **found.as_dict()})
+    return pd.DataFrame(rows)
+
+
+def plateau_markdown(runs: dict[str, list[Run]], claims: ClaimsConfig, names: Iterable[str] = TITLES) -> str:
     """How much each accuracy still moved in the last part of the training of the named runs."""
     rows = []
     for name in names:
-        title = RUNS.get(name, name)
+        title = TITLES.get(name, name)
         if name not in runs:
             rows.append({"Run": title, "Accuracy (%)": NOT_RUN})
             continue
         curve = pd.concat([run.evaluated for run in runs[name]]).groupby("epoch")[list(ACCURACIES)].mean()
         last = curve.index[-1]
-        before = curve.index[curve.index <= last * (1 - LAST_SHARE)][-1]
+        before = window_start(runs[name][0], claims.plateau_window)
         for metric, label in ACCURACIES.items():
             first, earlier, final = (curve.loc[epoch, metric] for epoch in (0, before, last))
             rows.append(
@@ -258,7 +388,11 @@ def plateau_markdown(runs: dict[str, list[Run]], names: Iterable[str] = RUNS) ->
                 }
             )
     rates = [rates_text(runs[name]) for name in names if name in runs]
-    return f"{table(rows)}\n\nMeans over n seeds. {' '.join(dict.fromkeys(rates))}"
+    return (
+        f"{table(rows)}\n\nMeans over n seeds. A curve counts as level if it moves by less than "
+        f"{100 * claims.plateau_tolerance:.1f} points over the last {claims.plateau_window:.0%} of its "
+        f"epochs. {' '.join(dict.fromkeys(rates))}"
+    )
 
 
 def rates_text(seeds: list[Run]) -> str:
@@ -271,11 +405,10 @@ def rates_text(seeds: list[Run]) -> str:
     )
 
 
-def reading(run: Run) -> str:
+def reading(run: Run, window: float) -> str:
     """One sentence on each accuracy of a run: from its first to its last value, and its last part."""
     curve = run.evaluated.set_index("epoch")
-    last = curve.index[-1]
-    before = curve.index[curve.index <= last * (1 - LAST_SHARE)][-1]
+    last, before = curve.index[-1], window_start(run, window)
     sentences = []
     for metric, label in ACCURACIES.items():
         first, earlier, final = (curve.loc[epoch, metric] for epoch in (0, before, last))
@@ -291,16 +424,18 @@ def reading(run: Run) -> str:
 def floor_text(floor: dict[str, float], runs: dict[str, list[Run]]) -> str:
     """What raw pixels reach without any training, and which runs end below that."""
     if not floor:
-        return f"k-NN on raw pixels: {NOT_RUN}."
-    parts = []
-    for metric, share in floor.items():
-        means = {
-            name: mean_interval([run.summary[metric] for run in seeds])[0] for name, seeds in runs.items()
-        }
-        ends = " and ".join(RUNS[name] for name, mean in means.items() if mean < share)
-        verdict = f"below it end, on average, {ends}" if ends else "no run ends below it on average"
-        parts.append(f"{ACCURACIES[metric]}: {percent(share)} %" + (f"; {verdict}" if runs else ""))
-    return f"Floor, raw pixels without any training. {'. '.join(parts)}."
+        return f"Raw pixels: {NOT_RUN}."
+    shares = "; ".join(f"{label} {percent(floor[metric])} %" for metric, label in ACCURACIES.items())
+    text = f"Raw pixels, without any training: {shares}."
+    if not runs:
+        return text
+    below = [
+        f"{TITLES[name]} ({label})"
+        for name, seeds in runs.items()
+        for metric, label in ACCURACIES.items()
+        if np.mean([run.summary[metric] for run in seeds]) < floor[metric]
+    ]
+    return f"{text} Below that end, on average: {', '.join(below) if below else 'no runs'}."
 
 
 def limits_markdown(runs: dict[str, list[Run]], failures: list[str]) -> str:
@@ -340,7 +475,7 @@ def cost_markdown(runs: dict[str, list[Run]]) -> str:
     """What each run cost, a row for each of the report's runs."""
     costs = cost_table(runs)
     rows = []
-    for name, title in RUNS.items():
+    for name, title in TITLES.items():
         if name not in runs:
             rows.append({"Run": title, "Optimiser steps": NOT_RUN})
             continue
@@ -367,7 +502,15 @@ def cost_markdown(runs: dict[str, list[Run]]) -> str:
 def environment_markdown(runs: dict[str, list[Run]]) -> str:
     """Code, libraries and machine; several values where the runs differ."""
     environments = [run.environment for seeds in runs.values() for run in seeds]
-    skipped = {"seed", "wall_time_s", "cpu_time_s", "images_forwarded", "multiply_adds"}
+    skipped = {
+        "seed",
+        "class_names",
+        "ood_class_names",
+        "wall_time_s",
+        "cpu_time_s",
+        "images_forwarded",
+        "multiply_adds",
+    }
     keys = [key for key in (environments[0] if environments else {}) if key not in skipped]
     rows = [
         {"Item": key, "Value": ", ".join(dict.fromkeys(str(e.get(key)) for e in environments))}

@@ -1,4 +1,4 @@
-"""What finished runs left on disk, read back and summarised over seeds."""
+"""What finished runs left on disk, read back and summarised over seeds and test images."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
-from scipy import stats
 
 from manyviews import paths
 from manyviews.config import EXPERIMENT, ConfigError, RunConfig
-from manyviews.files import read_json, write_json
+from manyviews.evaluation import MEASURES, correct
+from manyviews.files import read_json, replacing
+from manyviews.intervals import Estimate, estimate, estimate_without_images
 
 # The report's three runs, in its order, and how tables and figures call them.
 RUNS = {
@@ -22,6 +23,8 @@ RUNS = {
     "resnet34": "ResNet-34, 2 views",
     "views8": "ResNet-34, 8 views",
 }
+CEILING = "supervised"
+TITLES = {**RUNS, CEILING: "ResNet-18, supervised"}
 
 ACCURACIES = {
     "id_knn_accuracy": "k-NN, training classes",
@@ -36,8 +39,15 @@ REPORTED = {
     "views8": dict(zip(ACCURACIES, (0.30, 0.32, 0.19, 0.24), strict=True)),
 }
 
-CONFIDENCE = 0.95
-FLOOR = "raw_pixels.json"
+# What other measures are called, beside the four that the report has.
+FURTHER = {
+    "ood_knn_folds_accuracy": "k-NN, unseen classes, 5 folds",
+    "ood_linear_folds_accuracy": "linear, unseen classes, 5 folds",
+    "id_few_labels_knn_accuracy": "k-NN, training classes, as few labels as OOD",
+    "id_few_labels_linear_accuracy": "linear, training classes, as few labels as OOD",
+}
+RAW_PIXELS = "raw_pixels.csv"
+CONFUSED = 8  # classes that the confusion figure shows
 
 
 @dataclass(frozen=True)
@@ -52,10 +62,23 @@ class Run:
     summary: dict[str, Any]
     environment: dict[str, Any]
     metrics: pd.DataFrame
+    predictions: pd.DataFrame  # see evaluation.final_predictions
+    initial_predictions: pd.DataFrame  # the same with the initial, random weights
+    ladder: pd.DataFrame | None  # see evaluation.ladder; None where it was not asked for
+    neighbours: pd.DataFrame  # see feature_space.example_neighbours
+    feature_map: pd.DataFrame  # see feature_space.feature_map
+
+    @property
+    def seed(self) -> int:
+        return self.config["seed"]
 
     @property
     def name(self) -> str:
         return self.config["run"]
+
+    def class_names(self, measure: str) -> list[str]:
+        """Names of the classes that a measure is about."""
+        return self.environment["class_names" if measure.startswith("id") else "ood_class_names"]
 
     @property
     def evaluated(self) -> pd.DataFrame:
@@ -63,15 +86,27 @@ class Run:
         return self.metrics.dropna(subset=list(ACCURACIES))
 
 
-def write_floor(profile: str, floor: dict[str, float]) -> None:
-    """Keep the accuracies that raw pixels reach, for the report."""
-    write_json(paths.results_root() / profile / FLOOR, floor)
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write or replace a CSV file in one step."""
+    with replacing(path) as new:
+        table.to_csv(new, index=False)
 
 
-def load_floor(profile: str) -> dict[str, float]:
-    """Accuracies that raw pixels reach, by metric; empty where they were not measured."""
-    path = paths.results_root() / profile / FLOOR
-    return read_json(path) if path.exists() else {}
+def read_predictions(path: Path) -> pd.DataFrame:
+    """A file of evaluation.final_predictions."""
+    table = pd.read_csv(path)
+    return table.astype(dict.fromkeys(table.columns[1:], "Int64"))
+
+
+def raw_pixels_file(profile: str) -> Path:
+    """Where the predictions from raw pixels lie."""
+    return paths.results_root() / profile / RAW_PIXELS
+
+
+def load_raw_pixels(profile: str) -> pd.DataFrame | None:
+    """Predictions from raw pixels; None where they were not made."""
+    path = raw_pixels_file(profile)
+    return read_predictions(path) if path.exists() else None
 
 
 def partial_folder(folder: Path) -> Path:
@@ -139,12 +174,18 @@ def load_run(folder: Path) -> Run:
     Raises:
         FileNotFoundError: the folder holds no finished run.
     """
+    ladder = folder / "ladder.csv"
     return Run(
         folder=folder,
         config=read_json(folder / "config.json"),
         summary=read_json(folder / "summary.json"),
         environment=read_json(folder / "environment.json"),
         metrics=pd.read_csv(folder / "metrics.csv", float_precision="round_trip"),
+        predictions=read_predictions(folder / "predictions.csv"),
+        initial_predictions=read_predictions(folder / "predictions_initial.csv"),
+        ladder=pd.read_csv(ladder, float_precision="round_trip") if ladder.exists() else None,
+        neighbours=pd.read_csv(folder / "neighbours.csv"),
+        feature_map=pd.read_csv(folder / "feature_map.csv"),
     )
 
 
@@ -157,12 +198,12 @@ def load_runs(config: RunConfig) -> dict[str, list[Run]]:
         ConfigError: some run was made with another configuration, so that they cannot be compared.
     """
     runs: dict[str, list[Run]] = {}
-    for name in RUNS:
+    for name in TITLES:
         folders = (paths.results_root() / config.profile / name).glob("seed*")
         finished = [f for f in folders if f.name[4:].isdigit() and (f / "summary.json").exists()]
         for folder in sorted(finished, key=lambda f: int(f.name[4:])):
             run = load_run(folder)
-            own = {key: run.config[key] for key in (*EXPERIMENT, "seed")}
+            own = {key: value for key, value in run.config.items() if key in {*EXPERIMENT, "seed"}}
             check_recipe(config.model_copy(update=own), folder)
             runs.setdefault(name, []).append(run)
     return runs
@@ -177,43 +218,85 @@ def load_failures(profile: str) -> list[str]:
     ]
 
 
-def mean_interval(values: list[float]) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % t interval over seeds; the latter is NaN for one value."""
-    if len(values) < 2:
-        return float(np.mean(values)), float("nan")
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values)
-    return float(np.mean(values)), float(half)
+def final_accuracy(seeds: list[Run], measure: str) -> Estimate:
+    """Final accuracy of a run over its seeds; a measure of evaluation.MEASURES, or another of the summary."""
+    if measure not in MEASURES:
+        return estimate_without_images([run.summary[measure] for run in seeds])
+    return estimate(np.stack([correct(run.predictions, measure) for run in seeds]).astype(float))
+
+
+def difference(a: dict[int, pd.DataFrame], b: dict[int, pd.DataFrame], measure: str) -> Estimate | None:
+    """By how much one accuracy exceeds another on the same images, paired by seed and by image.
+
+    Args:
+        a, b: predictions by seed.
+        measure: one of evaluation.MEASURES.
+    Returns:
+        The estimate over the seeds that both have; None where there is none.
+    """
+    seeds = sorted(a.keys() & b.keys())
+    if not seeds:
+        return None
+    pairs = [(correct(a[seed], measure).astype(float), correct(b[seed], measure)) for seed in seeds]
+    return estimate(np.stack([of_a - of_b for of_a, of_b in pairs]))
+
+
+def predictions_of(
+    name: str, runs: dict[str, list[Run]], raw_pixels: pd.DataFrame | None, against: str = ""
+) -> dict[int, pd.DataFrame]:
+    """Predictions by seed.
+
+    Args:
+        name: of a run; or "raw_pixels" or "initial" (random weights), the floors of the run `against`.
+        runs: see load_runs.
+        raw_pixels: see load_raw_pixels.
+    Returns:
+        Empty where there are none.
+    """
+    if name == "raw_pixels":
+        return {} if raw_pixels is None else {run.seed: raw_pixels for run in runs.get(against, [])}
+    if name == "initial":
+        return {run.seed: run.initial_predictions for run in runs.get(against, [])}
+    return {run.seed: run.predictions for run in runs.get(name, [])}
 
 
 def accuracy_table(runs: dict[str, list[Run]]) -> pd.DataFrame:
-    """Final accuracies: a row for each of the report's runs and metric.
+    """Final accuracies: a row for each of the report's runs, and the ceiling, and each measure.
 
-    Columns: run, metric, reported, mean, half_width (of the interval over seeds), n (seeds). What was not
-    reported or not run is NaN, with n = 0.
+    Columns: run, metric, reported, and the fields of intervals.Estimate. What was not reported or not run is
+    NaN, with n = 0.
     """
     rows = []
-    for name in RUNS:
+    for name in TITLES:
         for metric in ACCURACIES:
-            values = [run.summary[metric] for run in runs.get(name, [])]
-            mean, half_width = mean_interval(values) if values else (float("nan"), float("nan"))
+            found = final_accuracy(runs[name], metric).as_dict() if name in runs else {"n": 0}
             reported = REPORTED.get(name, {}).get(metric, float("nan"))
-            rows.append(
-                {
-                    "run": name,
-                    "metric": metric,
-                    "reported": reported,
-                    "mean": mean,
-                    "half_width": half_width,
-                    "n": len(values),
-                }
-            )
-    return pd.DataFrame(rows)
+            rows.append({"run": name, "metric": metric, "reported": reported, **found})
+    return pd.DataFrame(rows, columns=["run", "metric", "reported", *Estimate.__dataclass_fields__])
 
 
-def paired_differences(runs: dict[str, list[Run]], a: str, b: str, metric: str) -> list[float]:
-    """Final accuracy of run a minus that of run b, for each seed that both have."""
-    of_a, of_b = ({run.config["seed"]: run.summary[metric] for run in runs.get(name, [])} for name in (a, b))
-    return [of_a[seed] - of_b[seed] for seed in sorted(of_a.keys() & of_b.keys())]
+def ladder_table(runs: dict[str, list[Run]], task: str) -> pd.DataFrame:
+    """Accuracies of the ladder's rungs as means over the seeds.
+
+    Args:
+        runs: see load_runs; those without a ladder are left out.
+        task: "id" or "ood".
+    Returns:
+        A row for each rung (layer, normalised, probe, neighbours); a column for each run, and one for the
+        random weights of the first.
+    """
+    columns = {}
+    for name, seeds in runs.items():
+        ladders = [run.ladder for run in seeds if run.ladder is not None]
+        if not ladders:
+            continue
+        rungs = pd.concat(ladders)
+        for weights in ("trained",) if columns else ("initial", "trained"):
+            rows = rungs[(rungs["task"] == task) & (rungs["weights"] == weights)]
+            title = TITLES[name] if weights == "trained" else f"{TITLES[name]}, random weights"
+            keys = ["layer", "normalised", "probe", "neighbours"]
+            columns[title] = rows.groupby(keys, dropna=False, sort=False)["accuracy"].mean()
+    return pd.DataFrame(columns)
 
 
 def cost_table(runs: dict[str, list[Run]]) -> pd.DataFrame:
@@ -225,6 +308,40 @@ def cost_table(runs: dict[str, list[Run]]) -> pd.DataFrame:
         for name, seeds in runs.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def class_accuracies(seeds: list[Run], measure: str) -> pd.Series:
+    """Final accuracy of each class, by its number, as the mean over the seeds."""
+    split = MEASURES[measure][0]
+    of_seeds = []
+    for run in seeds:
+        rows = run.predictions[run.predictions["split"] == split].set_index("image")
+        of_seeds.append(correct(run.predictions, measure).groupby(rows["label"]).mean())
+    return pd.concat(of_seeds, axis=1).mean(axis=1)
+
+
+def confusion_matrix(seeds: list[Run], measure: str) -> np.ndarray:
+    """Share of the images of each class (row) that are taken for each class (column); the mean over seeds."""
+    split, column = MEASURES[measure]
+    tables = [run.predictions[run.predictions["split"] == split].dropna(subset=column) for run in seeds]
+    n_classes = len(seeds[0].class_names(measure))
+    pairs = [table.groupby(["label", column]).size().reset_index(name="n") for table in tables]
+    counts = np.zeros((n_classes, n_classes))
+    for of_seed in pairs:
+        counts[of_seed["label"].astype(int), of_seed[column].astype(int)] += of_seed["n"]
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
+def most_confused(matrix: np.ndarray, most: int = CONFUSED) -> list[int]:
+    """The classes of the most confused pairs, partners beside each other, until there are `most`."""
+    either_way = np.triu(matrix + matrix.T, k=1)
+    chosen: list[int] = []
+    for place in np.argsort(-either_way, axis=None, kind="stable"):
+        new = [int(label) for label in np.unravel_index(place, matrix.shape) if label not in chosen]
+        if len(chosen) + len(new) > most or len(chosen) == len(matrix):
+            break
+        chosen += new
+    return chosen
 
 
 def seed_curves(runs: list[Run], metric: str, x: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""SimCLR training that can be stopped at any instant and resumed to the same bits."""
+"""Training that can be stopped at any instant and resumed to the same bits."""
 
 import math
 import time
@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -80,12 +81,19 @@ def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> fl
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - warm_up) / (total - warm_up)))
 
 
-def make_model(config: RunConfig) -> SimCLR:
-    """The run's network with its initial weights, which depend on the seed only."""
+def make_model(config: RunConfig, n_classes: int | None = None) -> SimCLR:
+    """The run's network with its initial weights, which depend on the seed only.
+
+    Args:
+        config: the run.
+        n_classes: of the training images; a supervised run's head has that size.
+    """
     network = config.network
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         backbone = make_backbone(config.depth, config.stem, network.width, network.feature_dim)
+        if config.objective == "supervised":
+            return SimCLR(backbone, nn.Linear(network.feature_dim, n_classes))
         head = make_projection_head(
             network.feature_dim, network.projection_hidden, network.projection_dim, network.projection_norm
         )
@@ -113,6 +121,7 @@ class Trainer:
     Args:
         config: the run.
         images: training images, (N, 3, H, W) uint8.
+        labels: their classes, (N,) int64; only supervised training looks at them.
         folder: where the checkpoint lies; one found there is resumed.
         evaluate: called with the backbone before the first epoch and after those that the configuration
             asks for; gives columns of the metrics.
@@ -121,7 +130,12 @@ class Trainer:
     """
 
     def __init__(
-        self, config: RunConfig, images: Tensor, folder: Path, evaluate: Callable[[nn.Module], dict[str, Any]]
+        self,
+        config: RunConfig,
+        images: Tensor,
+        labels: Tensor,
+        folder: Path,
+        evaluate: Callable[[nn.Module], dict[str, Any]],
     ):
         check_batches(len(images), config.training.batch_size)
         self.config = config
@@ -132,9 +146,12 @@ class Trainer:
         self.dtype = (
             torch.float64 if self.precision == torch.float64 else torch.float32
         )  # of weights and views
-        self.images = images.to(self.device)
+        self.images, self.labels = images.to(self.device), labels.to(self.device)
         self.sampler = PairSampler(len(images), config.n_views, config.training.batch_size, config.seed)
-        self.model = make_model(config).to(self.device, self.dtype, memory_format=torch.channels_last)
+        n_classes = int(labels.max()) + 1
+        self.model = make_model(config, n_classes).to(
+            self.device, self.dtype, memory_format=torch.channels_last
+        )
         self.optimizer = make_optimizer(config.training, self.model)
         self.progress = Progress()
         if self.checkpoint.exists():
@@ -213,13 +230,20 @@ class Trainer:
                 if self.config.training.joint_forward
                 else torch.cat([self.model(v) for v in x.chunk(2)])
             )
-        loss = nt_xent(z, self.config.training.temperature)
+        loss = self._loss(z, images)
         self.optimizer.zero_grad()
         loss.backward()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         return loss.detach()
+
+    def _loss(self, z: Tensor, images: Tensor) -> Tensor:
+        """Loss of the head's outputs z (2B, .) for images (B,), all first views before all second."""
+        if self.config.objective == "nt_xent":
+            return nt_xent(z, self.config.training.temperature)
+        labels = self.labels[images.to(self.device)].repeat(2)
+        return F.cross_entropy(z.to(torch.promote_types(z.dtype, torch.float32)), labels)
 
     def _check_finite(self, losses: list[Tensor]) -> None:
         """Stop at the first loss of this epoch that is not a number."""
