@@ -200,7 +200,11 @@ def change_config(folder: Path, **changes) -> None:
 
 
 SPOILED = {
-    "no run": (shutil.rmtree, r"seed0: holds no run; give a folder such as"),
+    "no folder": (shutil.rmtree, r"seed0: no such folder; give a run's, such as"),
+    "no run": (
+        lambda folder: (folder / "config.json").unlink(),
+        r"seed0: no config.json in it; give a run's, such as",
+    ),
     "no weights": (
         lambda folder: (folder / "model.safetensors").unlink(),
         r"safetensors is missing.*`./run_all.sh --profile test --runs baseline --seeds 0 --results DIR`",

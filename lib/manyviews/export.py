@@ -66,7 +66,8 @@ def read_config(folder: Path) -> RunConfig:
         raise ExportError(f"{unfinished}: the run is not finished; the command that began it goes on with it")
     path = folder / "config.json"
     if not path.exists():
-        raise ExportError(f"{folder}: holds no run; give a folder such as results/demo/baseline/seed0")
+        problem = "no config.json in it" if folder.is_dir() else "no such folder"
+        raise ExportError(f"{folder}: {problem}; give a run's, such as results/demo/baseline/seed0")
     values = read_json(path)
     objective = values.get("objective", "nt_xent")
     if objective != "nt_xent":
