@@ -3,10 +3,12 @@
 import os
 import re
 
-from manyviews import paths, report
+from manyviews import paths, readings, report
+from manyviews.claims import verdicts
 from manyviews.config import RunConfig, load_profile
+from manyviews.evaluation import accuracies
 from manyviews.files import write_text
-from manyviews.results import load_floor, load_runs
+from manyviews.results import load_raw_pixels, load_runs
 
 README = paths.ROOT / "README.md"
 BEGIN, END = "<!-- results: written by tests/refresh_readme.py -->", "<!-- end of results -->"
@@ -20,16 +22,20 @@ def results_text() -> str:
     """Tables and figures of the profiles whose results are in the repository."""
     parts = []
     for profile, title in TITLES.items():
-        runs = load_runs(RunConfig(run="readme", depth=18, stem="conv3", n_views=2, **load_profile(profile)))
-        if not runs:
-            raise FileNotFoundError(f"results/{profile} holds no run; ./run_all.sh --profile {profile}")
+        config = RunConfig(run="readme", depth=18, stem="conv3", n_views=2, **load_profile(profile))
+        runs, raw_pixels = load_runs(config), load_raw_pixels(profile)
+        if not runs or raw_pixels is None:
+            raise FileNotFoundError(f"results/{profile} is not whole; ./run_all.sh --profile {profile}")
+        floor = accuracies(raw_pixels)
         parts += [
             f"### {title}",
             report.data_text(report.any_run(runs)),
-            report.accuracy_markdown(runs),
-            report.floor_text(load_floor(profile), runs),
+            report.accuracy_markdown(runs, floor),
+            report.floor_text(floor, runs),
             f"![Learning curves](results/{profile}/report_files/plateaus.png)",
             report.comparison_markdown(runs),
+            readings.verdicts_table(verdicts(runs, raw_pixels, config.claims)),
+            readings.rules_text(config.claims),
             f"The whole report: [results/{profile}/report.md](results/{profile}/report.md).",
         ]
     return "\n\n".join(parts)

@@ -233,9 +233,7 @@ def load_profile(name: str) -> dict[str, Any]:
         name for name in RunConfig.model_fields if name not in {*values, *EXPERIMENT, "seed", "device"}
     ]
     if missing:
-        raise ConfigError(
-            f"{path}: '{missing[0]}' is missing; write `{missing[0]}: {{}}` for its defaults"
-        )
+        raise ConfigError(f"{path}: '{missing[0]}' is missing; write `{missing[0]}: {{}}` for its defaults")
     try:
         RunConfig(run="check", depth=18, stem="conv3", n_views=2, **values)
     except ConfigError as error:

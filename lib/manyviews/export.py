@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model
 
 from manyviews import models
+from manyviews.claims import window_start
 from manyviews.config import ConfigError, RunConfig
 from manyviews.encoder import ImageEncoder
 from manyviews.files import read_json
@@ -183,12 +184,13 @@ def results_text(run: Run) -> str:
 
 
 def ending_text(run: Run) -> str:
-    """How much the accuracies moved between the last two evaluations, and the learning rate by then."""
-    before, last = run.evaluated.iloc[-2], run.evaluated.iloc[-1]
-    changes = ", ".join(f"{100 * (last[metric] - before[metric]):+.1f}" for metric in ACCURACIES)
+    """How much the accuracies moved over the last part of the training, and the learning rate by then."""
+    curve = run.evaluated.set_index("epoch")
+    before, last = window_start(run, run.config["claims"]["plateau_window"]), curve.index[-1]
+    changes = ", ".join(f"{100 * (curve[name][last] - curve[name][before]):+.1f}" for name in ACCURACIES)
     return (
-        f"From epoch {before['epoch']:.0f} to {last['epoch']:.0f}, the last, these accuracies changed by "
-        f"{changes} points. {rates_text([run])}"
+        f"From epoch {before} to {last}, the last, these accuracies changed by {changes} points. "
+        f"{rates_text([run])}"
     )
 
 
