@@ -132,7 +132,7 @@ def test_runs_below_raw_pixels_are_named():
 def test_the_ladder_shows_every_rung_and_what_did_not_converge():
     runs = made_up_runs(FINALS)
     text = report.ladder_markdown(runs, "id")
-    assert "k-NN, k = 5" in text
+    assert "fc, raw: k-NN, k = 5" in text
     assert "linear, C chosen" in text
     assert "ResNet-18, 2 views, random weights" in text
     assert "ResNet-34, 8 views is ahead of ResNet-18, 2 views in 2 of 2 rungs" in text
@@ -200,6 +200,7 @@ def test_figures_are_drawn_from_whatever_there_is(finals, tmp_path):
     figures = [
         plots.compare_plateaus(runs, {"id_knn_accuracy": 0.3}),
         plots.compare_reported(results.accuracy_table(runs)),
+        plots.ladder(runs),
     ]
     if {"views8", "baseline"} <= runs.keys():
         figures.append(plots.compare_classes(runs, "views8", "baseline"))

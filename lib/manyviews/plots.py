@@ -19,6 +19,7 @@ from manyviews.results import (
     Run,
     class_accuracies,
     confusion_matrix,
+    ladder_table,
     most_confused,
     seed_curves,
 )
@@ -150,6 +151,27 @@ def training_loss(runs: list[Run]) -> Figure:
     top.set_ylabel("NT-Xent loss (nats)")
     top.legend(frameon=False)
     bottom.set(xlabel="Epoch", ylabel="Learning rate")
+    return figure
+
+
+def ladder(runs: dict[str, list[Run]]) -> Figure:
+    """Accuracies of all rungs of the ladder of probes, for training and for unseen classes."""
+    tables = {"Training classes": ladder_table(runs, "id"), "Unseen classes": ladder_table(runs, "ood")}
+    rungs = tables["Training classes"].index
+    size = (12, 1.5 + 0.24 * len(rungs))
+    figure, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
+    places = np.arange(len(rungs))
+    styles = [{"color": "0.6", "marker": "x"}, *RUN_STYLES.values()]  # random weights, then the runs
+    for ax, (title, table) in zip(axes, tables.items(), strict=True):
+        for run, style in zip(table, styles, strict=False):
+            ax.plot(PERCENT * table[run], places, **style | {"linestyle": ""}, markersize=5, label=run)
+        ax.grid(axis="y", color="0.9")
+        ax.set(title=title, xlabel="Accuracy (%)", yticks=places, yticklabels=rungs)
+        ax.tick_params(axis="y", labelsize=8)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("Probe (layer, features: probe)")
+    axes[0].invert_yaxis()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     return figure
 
 

@@ -37,12 +37,6 @@ KINDS = {
     "folder": "images",
 }
 NOT_RUN = "not run"
-PROBES = {
-    "knn": "k-NN",
-    "weighted_knn": "k-NN, votes weighted by cosine",
-    "linear": "linear, C as the report's",
-    "linear_swept": "linear, C chosen",
-}
 OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD with momentum"}
 
 
@@ -258,15 +252,7 @@ def ladder_markdown(runs: dict[str, list[Run]], task: str) -> str:
     rungs = ladder_table(runs, task)
     if rungs.empty:
         return f"The ladder of probes: {NOT_RUN}."
-    names = [
-        {
-            "Layer": layer,
-            "Features": "length 1" if normalised else "raw",
-            "Probe": PROBES[probe] + ("" if pd.isna(k) else f", k = {k:.0f}"),
-        }
-        for layer, normalised, probe, k in rungs.index
-    ]
-    cells = pd.concat([pd.DataFrame(names), 100 * rungs.reset_index(drop=True)], axis=1)
+    cells = 100 * rungs.rename_axis("Probe").reset_index(names="Probe").set_index("Probe")
     kind = "training" if task == "id" else "unseen"
     stuck = [
         f"`{name}` seed {run.seed}"
@@ -275,7 +261,7 @@ def ladder_markdown(runs: dict[str, list[Run]], task: str) -> str:
         if run.ladder is not None and (~run.ladder["converged"].dropna().astype(bool)).any()
     ]
     return (
-        f"{cells.to_markdown(index=False, floatfmt='.1f')}\n\nAccuracy on the {kind} classes in percent, "
+        f"{cells.to_markdown(floatfmt='.1f')}\n\nAccuracy on the {kind} classes in percent, "
         "means over seeds. C is chosen on a held-out fifth of the fitted images, never on scored ones. "
         f"{rank_text(rungs)} "
         + (

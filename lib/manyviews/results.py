@@ -46,6 +46,12 @@ FURTHER = {
     "id_few_labels_knn_accuracy": "k-NN, training classes, as few labels as OOD",
     "id_few_labels_linear_accuracy": "linear, training classes, as few labels as OOD",
 }
+PROBES = {
+    "knn": "k-NN",
+    "weighted_knn": "weighted k-NN",
+    "linear": "linear, C as the report's",
+    "linear_swept": "linear, C chosen",
+}
 RAW_PIXELS = "raw_pixels.csv"
 CONFUSED = 8  # classes that the confusion figure shows
 
@@ -282,8 +288,7 @@ def ladder_table(runs: dict[str, list[Run]], task: str) -> pd.DataFrame:
         runs: see load_runs; those without a ladder are left out.
         task: "id" or "ood".
     Returns:
-        A row for each rung (layer, normalised, probe, neighbours); a column for each run, and one for the
-        random weights of the first.
+        A row for each rung, by its name; a column for each run, and one for the random weights of the first.
     """
     columns = {}
     for name, seeds in runs.items():
@@ -296,7 +301,14 @@ def ladder_table(runs: dict[str, list[Run]], task: str) -> pd.DataFrame:
             title = TITLES[name] if weights == "trained" else f"{TITLES[name]}, random weights"
             keys = ["layer", "normalised", "probe", "neighbours"]
             columns[title] = rows.groupby(keys, dropna=False, sort=False)["accuracy"].mean()
-    return pd.DataFrame(columns)
+    table = pd.DataFrame(columns)
+    return table if table.empty else table.set_axis([rung_name(*rung) for rung in table.index])
+
+
+def rung_name(layer: str, normalised: bool, probe: str, neighbours: float) -> str:
+    """What a rung of the ladder is called."""
+    k = "" if pd.isna(neighbours) else f", k = {neighbours:.0f}"
+    return f"{layer}, {'length 1' if normalised else 'raw'}: {PROBES[probe]}{k}"
 
 
 def cost_table(runs: dict[str, list[Run]]) -> pd.DataFrame:
