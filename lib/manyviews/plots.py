@@ -110,7 +110,7 @@ def compare_reported(table: pd.DataFrame) -> Figure:
     """Final accuracies beside the reported ones, from results.accuracy_table."""
     figure, axes = plt.subplots(1, 4, figsize=(14, 3.4), sharey=True, layout="constrained")
     for ax, (metric, title) in zip(axes, ACCURACIES.items(), strict=True):
-        rows = table[table["metric"] == metric].set_index("run").loc[list(TITLES)]
+        rows = table[table["measure"] == metric].set_index("run").loc[list(TITLES)]
         places = np.arange(len(rows))
         ax.bar(
             places - 0.2,

@@ -248,28 +248,28 @@ def difference(a: dict[int, pd.DataFrame], b: dict[int, pd.DataFrame], measure: 
 
 
 def predictions_of(
-    name: str, runs: dict[str, list[Run]], raw_pixels: pd.DataFrame | None, against: str = ""
+    name: str, runs: dict[str, list[Run]], raw_pixels: pd.DataFrame | None, floor_of: str = ""
 ) -> dict[int, pd.DataFrame]:
     """Predictions by seed.
 
     Args:
-        name: of a run; or "raw_pixels" or "initial" (random weights), the floors of the run `against`.
+        name: of a run; or "raw_pixels" or "initial" (random weights), the floors of the run `floor_of`.
         runs: see load_runs.
         raw_pixels: see load_raw_pixels.
     Returns:
         Empty where there are none.
     """
     if name == "raw_pixels":
-        return {} if raw_pixels is None else {run.seed: raw_pixels for run in runs.get(against, [])}
+        return {} if raw_pixels is None else {run.seed: raw_pixels for run in runs.get(floor_of, [])}
     if name == "initial":
-        return {run.seed: run.initial_predictions for run in runs.get(against, [])}
+        return {run.seed: run.initial_predictions for run in runs.get(floor_of, [])}
     return {run.seed: run.predictions for run in runs.get(name, [])}
 
 
 def accuracy_table(runs: dict[str, list[Run]]) -> pd.DataFrame:
     """Final accuracies: a row for each of the report's runs, and the ceiling, and each measure.
 
-    Columns: run, metric, reported, and the fields of intervals.Estimate. What was not reported or not run is
+    Columns: run, measure, reported, and the fields of intervals.Estimate. What was not reported or not run is
     NaN, with n = 0.
     """
     rows = []
@@ -277,8 +277,8 @@ def accuracy_table(runs: dict[str, list[Run]]) -> pd.DataFrame:
         for metric in ACCURACIES:
             found = final_accuracy(runs[name], metric).as_dict() if name in runs else {"n": 0}
             reported = REPORTED.get(name, {}).get(metric, float("nan"))
-            rows.append({"run": name, "metric": metric, "reported": reported, **found})
-    return pd.DataFrame(rows, columns=["run", "metric", "reported", *Estimate.__dataclass_fields__])
+            rows.append({"run": name, "measure": metric, "reported": reported, **found})
+    return pd.DataFrame(rows, columns=["run", "measure", "reported", *Estimate.__dataclass_fields__])
 
 
 def ladder_table(runs: dict[str, list[Run]], task: str) -> pd.DataFrame:
