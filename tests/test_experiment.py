@@ -162,6 +162,19 @@ def test_the_ladder_is_an_option():
         assert shares.loc[task, "linear"].item() == run.summary[f"{task}_linear_accuracy"]
 
 
+def test_the_floor_is_measured_once_for_the_same_images_and_probes(monkeypatch):
+    dataset = experiment.load_dataset(config().data)
+    first = experiment.measure_floor(config(), dataset)
+    assert set(first["split"]) == {"id", "ood"}
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "raw_pixel_predictions", crash)
+        pd.testing.assert_frame_equal(experiment.measure_floor(config(seed=1), dataset), first)
+        with pytest.raises(Interrupted):
+            experiment.measure_floor(config(evaluation={"neighbours": 3}), dataset)
+    again = experiment.measure_floor(config(), dataset)  # after the crash, the old recipe does not count
+    pd.testing.assert_frame_equal(again, first)
+
+
 def test_a_supervised_run_is_a_run_like_the_others():
     """Its head has as many outputs as there are classes; the probes read the same features."""
     run = run_experiment(config(run="supervised", objective="supervised"))

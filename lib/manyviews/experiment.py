@@ -23,6 +23,7 @@ from manyviews.evaluation import (
     few_labels,
     final_predictions,
     ladder,
+    raw_pixel_predictions,
     report_accuracies,
     split_tensors,
 )
@@ -35,6 +36,8 @@ from manyviews.results import (
     is_finished,
     load_run,
     partial_folder,
+    raw_pixels_file,
+    read_predictions,
     run_lock,
     write_table,
 )
@@ -70,6 +73,23 @@ def run_experiment(config: RunConfig) -> Run:
             check_recipe(config, folder)
             print(f"{config.run} seed {config.seed}: finished before, kept")
         return load_run(folder)
+
+
+def measure_floor(config: RunConfig, dataset: Dataset) -> pd.DataFrame:
+    """What the probes predict from raw pixels, for the profile's report; kept if it is there already.
+
+    Returns:
+        See evaluation.final_predictions.
+    """
+    table, recipe = (raw_pixels_file(config.profile).with_suffix(suffix) for suffix in (".csv", ".json"))
+    evaluation = config.evaluation.model_dump(mode="json")
+    made_by = {"data_sha256": dataset.checksum, "evaluation": evaluation}
+    if not (table.exists() and recipe.exists() and read_json(recipe) == made_by):
+        recipe.unlink(missing_ok=True)  # from here on the table may be another's
+        on_device = split_tensors(dataset, resolve_device(config.device))
+        write_table(raw_pixel_predictions(*on_device, config.evaluation), table)
+        write_json(recipe, made_by)
+    return read_predictions(table)
 
 
 def _run(config: RunConfig, folder: Path) -> None:
