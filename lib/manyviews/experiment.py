@@ -10,9 +10,9 @@ from manyviews import paths, plots
 from manyviews.config import RunConfig
 from manyviews.data import Dataset, load_dataset, ood_split
 from manyviews.environment import describe_environment, note_environment
+from manyviews.evaluation import check_probes, probe
 from manyviews.files import read_json, replacing, write_json
 from manyviews.models import count_multiply_adds, count_parameters
-from manyviews.probes import check_probes, probe
 from manyviews.results import Run, check_recipe, is_finished, load_run, partial_folder, run_lock
 from manyviews.train import Trainer, TrainingFailed, check_batches, resolve_device, resolve_precision
 
