@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from manyviews.config import ConfigError, EvaluationConfig
 from manyviews.data import Dataset, ood_split
-from manyviews.probes import knn_accuracy, linear_accuracy
+from manyviews.probes import fit_linear, knn_predict, nearest
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,30 @@ def extract_features(backbone: nn.Module, images: Tensor, batch_size: int) -> np
         batches.append(backbone(x).cpu())
     backbone.train(training)
     return torch.cat(batches).numpy()
+
+
+def knn_accuracy(
+    fit: np.ndarray, fit_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray, neighbours: int
+) -> float:
+    """Share of test images whose nearest fitted neighbours vote for the right class."""
+    fit, fit_labels, test = (torch.from_numpy(x) for x in (fit, fit_labels, test))
+    _, numbers = nearest(fit, test, neighbours)
+    predicted = knn_predict(fit_labels, numbers, int(fit_labels.max()) + 1)
+    return float((predicted.numpy() == test_labels).mean())
+
+
+def linear_accuracy(
+    fit: np.ndarray,
+    fit_labels: np.ndarray,
+    test: np.ndarray,
+    test_labels: np.ndarray,
+    c: float,
+    max_iter: int,
+) -> tuple[float, bool]:
+    """Share of test images that a linear probe classifies right, and whether its fit converged."""
+    probe = fit_linear(torch.from_numpy(fit), torch.from_numpy(fit_labels), c, max_iter)
+    right = probe.predict(torch.from_numpy(test)).numpy() == test_labels
+    return float(right.mean()), probe.converged
 
 
 def check_probes(dataset: Dataset, config: EvaluationConfig) -> None:
