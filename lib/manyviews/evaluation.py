@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from manyviews.config import ConfigError, EvaluationConfig
 from manyviews.data import OOD_SEED, SPLITS, Dataset, ood_split
-from manyviews.probes import fit_linear, knn_predict, nearest, principal_axes, weighted_knn_predict
+from manyviews.probes import fit_linear, fit_linear_path, knn_predict, nearest, weighted_knn_predict
 
 # Accuracy: its split, and the column of the predictions that it is computed from.
 MEASURES = {
@@ -80,17 +80,16 @@ class Prediction:
     knn: Tensor  # (M,) int64
     linear: Tensor  # (M,) int64
     converged: bool  # the linear fit
-    gradient_norm: float  # where it ended, see probes.fit_linear
+    gradient_norm: float  # where it ended, see probes.LinearProbe
 
 
 def predict(fit: Tensor, labels: Tensor, test: Tensor, config: EvaluationConfig) -> Prediction:
     """Fit the report's two probes to features (N, D) with labels (N,) and apply them to others (M, D)."""
-    numbers = nearest(fit, test, config.neighbours)
-    fit, test = principal_axes(fit, test)
+    n_classes = int(labels.max()) + 1
+    _, numbers = nearest(fit, test, config.neighbours)
     linear = fit_linear(fit, labels, config.linear_c, config.linear_max_iter)
-    return Prediction(
-        knn_predict(labels, numbers), linear.predict(test), linear.converged, linear.gradient_norm
-    )
+    knn = knn_predict(labels, numbers, n_classes)
+    return Prediction(knn, linear.predict(test), linear.converged, linear.gradient_norm)
 
 
 def share(predicted: Tensor, labels: Tensor) -> float:
@@ -233,12 +232,13 @@ def _knn_rungs(
 ) -> Iterator[dict[str, Any]]:
     """k-NN with each number of neighbours that there are images for."""
     possible = [k for k in config.ladder_neighbours if k <= len(fit)]
-    numbers = nearest(fit, test, max(possible))
+    n_classes = int(fit_labels.max()) + 1
+    distances, numbers = nearest(fit, test, max(possible))
     for k in possible:
-        predicted = knn_predict(fit_labels, numbers[:, :k])
+        predicted = knn_predict(fit_labels, numbers[:, :k], n_classes)
         yield {"probe": "knn", "neighbours": k, "accuracy": share(predicted, labels)}
         if normalised:
-            weighted = weighted_knn_predict(fit, fit_labels, test, numbers[:, :k])
+            weighted = weighted_knn_predict(fit_labels, distances[:, :k], numbers[:, :k], n_classes)
             yield {"probe": "weighted_knn", "neighbours": k, "accuracy": share(weighted, labels)}
 
 
@@ -246,12 +246,11 @@ def _linear_rungs(
     fit: Tensor, fit_labels: Tensor, test: Tensor, labels: Tensor, config: EvaluationConfig
 ) -> Iterator[dict[str, Any]]:
     """The linear probe at the configured C, and at one that suits the fitted images best."""
-    axes, test_axes = principal_axes(fit, test)
-    chosen = choose_c(fit, fit_labels, config)
-    for probe, c in (("linear", config.linear_c), ("linear_swept", chosen)):
-        fitted = fit_linear(axes, fit_labels, c, config.linear_max_iter)
-        accuracy = share(fitted.predict(test_axes), labels)
-        yield {"probe": probe, "c": c, "accuracy": accuracy, "converged": fitted.converged}
+    cs = {"linear": config.linear_c, "linear_swept": choose_c(fit, fit_labels, config)}
+    fitted = fit_linear_path(fit, fit_labels, list(cs.values()), config.linear_max_iter)
+    for probe, linear in zip(cs, fitted, strict=True):
+        accuracy = share(linear.predict(test), labels)
+        yield {"probe": probe, "c": linear.c, "accuracy": accuracy, "converged": linear.converged}
 
 
 def choose_c(features: Tensor, labels: Tensor, config: EvaluationConfig) -> float:
@@ -259,12 +258,9 @@ def choose_c(features: Tensor, labels: Tensor, config: EvaluationConfig) -> floa
     splitter = StratifiedShuffleSplit(1, test_size=HELD_OUT, random_state=OOD_SEED)
     numbers = next(splitter.split(np.zeros(len(labels)), labels.cpu().numpy()))
     fit, held_out = map(torch.from_numpy, numbers)
-    axes, held_out_axes = principal_axes(features[fit], features[held_out])
-    accuracies, start = {}, None
-    for c in sorted(config.ladder_c):
-        start = fit_linear(axes, labels[fit], c, config.linear_max_iter, start)
-        accuracies[c] = share(start.predict(held_out_axes), labels[held_out])
-    return max(accuracies, key=accuracies.get)
+    path = fit_linear_path(features[fit], labels[fit], sorted(config.ladder_c), config.linear_max_iter)
+    shares = {linear.c: share(linear.predict(features[held_out]), labels[held_out]) for linear in path}
+    return max(shares, key=shares.get)
 
 
 # ------------------------------------------------------------------------------------------------- floors

@@ -42,8 +42,8 @@ def example_neighbours(features: Features, labels: Labels, ood_fit_share: float)
         there = torch.unique(test_labels)
         classes = there[spaced_classes(torch.arange(len(there)), QUERIES)]
         queries = torch.stack([test_rows[test_labels == label][0] for label in classes])
-        found = nearest(features[fit_name][fit_rows], features[test_name][queries], NEIGHBOURS).cpu()
-        for query, of_query in zip(queries, fit_rows[found], strict=True):
+        _, found = nearest(features[fit_name][fit_rows], features[test_name][queries], NEIGHBOURS)
+        for query, of_query in zip(queries, fit_rows[found.cpu()], strict=True):
             right = labels[fit_name][of_query] == labels[test_name][query]
             for rank, number in enumerate(of_query.tolist()):
                 row = {"split": split, "query": int(query), "rank": rank + 1, "neighbour": number}
@@ -73,7 +73,7 @@ def feature_map(features: Features, labels: Labels) -> pd.DataFrame:
 def map_purity(table: pd.DataFrame) -> float:
     """Share of a map's points whose nearest point on the map is of the same class and split."""
     points = torch.tensor(table[["x", "y"]].to_numpy())
-    second = nearest(points, points, 2)
+    _, second = nearest(points, points, 2)
     numbers = torch.arange(len(points))
     other = torch.where(second[:, 0] == numbers, second[:, 1], second[:, 0]).numpy()
     keys = table["split"] + table["label"].astype(str)

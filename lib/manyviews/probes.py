@@ -1,98 +1,437 @@
-"""k-NN and linear probes of features."""
+"""k-NN and linear probes of features, equal to scikit-learn's; on any device, in blocks of flat memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from scipy.optimize import minimize
-from torch import Tensor
+from torch import Tensor, nn
 
-KNN_BLOCK = 2048  # queries, and fitted rows, at a time
-LINEAR_GRADIENT = 1e-5  # largest entry of the scaled gradient at which a linear probe counts as fitted
+from manyviews.train import resolve_precision
 
-
-def principal_axes(fit: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """See later."""
-    centre = fit.double().mean(dim=0)
-    centred = fit.double() - centre  # (N, D)
-    variances, axes = torch.linalg.eigh(centred.T @ centred)
-    axes = axes[:, variances > variances[-1] * 1e-12]  # (D, R)
-    return centred @ axes, (test.double() - centre) @ axes
+BLOCK = 2**24  # numbers of a block of features that is held in a second type
+PRODUCTS = 2**24  # numbers of a block of products
+EXACT = 2**21  # numbers of a block of exact differences; 16 MiB, so that it stays in the cache
+LINEAR_GRADIENT = 1e-4  # largest entry of the scaled gradient at which a linear probe counts as fitted
+LINEAR_MEMORY = 20  # steps that L-BFGS remembers
 
 
-def knn_predict(fit_labels: Tensor, numbers: Tensor) -> Tensor:
-    labels = fit_labels[numbers]
-    votes = torch.zeros(len(numbers), int(fit_labels.max()) + 1)
-    return votes.scatter_add(1, labels, torch.ones(labels.shape)).argmax(dim=1)
+# ------------------------------------------------------------------------------------------------- k-NN
 
 
-def weighted_knn_predict(fit, fit_labels, test, numbers, temperature=0.1):
-    labels = fit_labels[numbers]
-    cos = (F.normalize(fit, dim=1)[numbers] * F.normalize(test, dim=1)[:, None]).sum(-1)
-    votes = torch.zeros(len(numbers), int(fit_labels.max()) + 1, dtype=cos.dtype)
-    return votes.scatter_add(1, labels, (cos / temperature).exp()).argmax(dim=1)
+@torch.no_grad()
+def nearest(fit: Tensor, queries: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
+    """Euclidean distances and numbers of the rows of `fit` nearest to each query.
+
+    Fast products find candidates and prove that no other row can be nearer; only the distances of the
+    candidates are computed exactly, in float64. Queries for which the proof fails are tried again with
+    longer numbers.
+
+    Where several rows are equally far and not all belong to the k nearest, those are taken that
+    scikit-learn takes when each query walks all rows in one thread: see _heap_order. With at most
+    1024 x threads queries, and no more than fitted rows, it splits the rows among threads, and its choice
+    depends on their number; its default at up to 15 dimensions is a k-d tree, with a choice of its own.
+
+    Args:
+        fit: (N, D) floats or integers.
+        queries: (M, D), on the same device.
+        neighbours: k, 1 to N.
+    Returns:
+        (M, k) float64 and (M, k) int64, nearest first, of equally near rows the first row first. So the
+        first columns are the nearest rows of a smaller k, but for its ties, which scikit-learn may break
+        otherwise.
+    Raises:
+        ValueError: there are not k rows, or a feature is not finite.
+    """
+    if not 1 <= neighbours <= len(fit):
+        raise ValueError(f"{neighbours} neighbours of {len(fit)} fitted rows; ask for 1 to {len(fit)}")
+    for name, rows in (("fit", fit), ("queries", queries)):
+        if not all(block.isfinite().all() for block in _blocks(rows)):
+            raise ValueError(f"{name}: has features that are not finite; the network may have diverged")
+    parts = [_nearest(fit, block, neighbours) for block in _blocks(queries)]
+    return torch.cat([d for d, _ in parts]), torch.cat([n for _, n in parts])
 
 
-def nearest(fit: Tensor, queries: Tensor, neighbours: int) -> Tensor:
-    return torch.cdist(queries.double(), fit.double()).topk(neighbours, largest=False)[1]
+def knn_predict(fit_labels: Tensor, numbers: Tensor, n_classes: int) -> Tensor:
+    """The class with most of the nearest rows, each with one vote; of equally many the smallest label.
+
+    Args:
+        fit_labels: (N,) int64, 0 to C - 1.
+        numbers: (M, k) int64, from `nearest`, or its first k columns.
+        n_classes: C.
+    Returns:
+        (M,) int64.
+    """
+    votes = torch.ones(numbers.shape, device=numbers.device)
+    return _most_votes(fit_labels[numbers], votes, n_classes)
+
+
+def weighted_knn_predict(
+    fit_labels: Tensor, distances: Tensor, numbers: Tensor, n_classes: int, temperature: float = 0.1
+) -> Tensor:
+    """The class with most votes of the nearest rows, a vote weighing exp(cosine similarity / temperature).
+
+    Args:
+        fit_labels: (N,) int64, 0 to C - 1.
+        distances, numbers: (M, k), from `nearest` on features of length 1, or their first k columns.
+        n_classes: C.
+        temperature: > 0, unitless.
+    Returns:
+        (M,) int64.
+    Source: Wu et al. 2018, arXiv:1805.01978, section 3.4, k = 200 and temperature 0.07; 0.1 is lightly's.
+    """
+    # The cosine is 1 - distance^2 / 2, and the common factor exp(1 / temperature) can be left out.
+    return _most_votes(fit_labels[numbers], (-distances.square() / (2 * temperature)).exp(), n_classes)
+
+
+def _most_votes(labels: Tensor, votes: Tensor, n_classes: int) -> Tensor:
+    """Labels and votes (M, k) to classes (M,)."""
+    sums = votes.new_zeros(len(votes), n_classes).scatter_add(1, labels, votes)  # (M, C)
+    return sums.argmax(dim=1)  # the first, so the smallest label, of equal sums
+
+
+def _blocks(rows: Tensor) -> tuple[Tensor, ...]:
+    """Rows (N, D) in blocks of which a copy in another type is small."""
+    return rows.split(max(1, BLOCK // rows.shape[1]))
+
+
+def _nearest(fit: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    distances = queries.new_empty(len(queries), k, dtype=torch.float64)  # squared
+    numbers = queries.new_empty(len(queries), k, dtype=torch.int64)
+    tied = torch.zeros(len(queries), dtype=torch.bool, device=queries.device)
+    left = torch.arange(len(queries), device=queries.device)
+    for dtype in _precisions(fit.device):
+        candidates, bound = _candidates(fit, queries[left], min(len(fit), 2 * k + 32), dtype)
+        squared, rows = _sorted_by_distance(fit, queries[left], candidates)
+        proven = squared[:, k - 1] < bound
+        distances[left], numbers[left] = squared[:, :k], rows[:, :k]
+        if squared.shape[1] > k:
+            tied[left] = proven & (squared[:, k - 1] == squared[:, k])
+        left = left[~proven]
+        if not len(left):
+            break
+    tied[left] = True  # more rows are equally near, but for rounding, than there are candidates
+    for i in tied.nonzero().flatten().tolist():
+        distances[i], numbers[i] = _heap_order(fit, queries[i], k)
+    return distances.sqrt_(), numbers
+
+
+def _precisions(device: torch.device) -> list[torch.dtype]:
+    """Types of the products, fastest first; bfloat16 only on a CPU, for a GPU may also sum in bfloat16."""
+    fastest = [resolve_precision("auto", device)] if device.type == "cpu" else []
+    return list(dict.fromkeys([*fastest, torch.float32, torch.float64]))
+
+
+def _candidates(fit: Tensor, queries: Tensor, count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Rows that may be among the nearest: numbers (M, count), and a bound (M,).
+
+    The squared distance of every other row is at least the bound.
+    """
+    centre = fit[:: -(-len(fit) // 4096)].double().mean(dim=0)  # any point near the middle will do
+    x = _query_factors(queries, centre, dtype)  # (M, D + 8)
+    bounds, numbers = x.new_empty(len(x), 0), torch.empty(len(x), 0, dtype=torch.int64, device=x.device)
+    start = 0
+    for block in _blocks(fit):
+        y = _row_factors(block, centre, dtype).T  # (D + 8, rows)
+        parts = [_smallest(part @ y, count) for part in x.split(max(1, PRODUCTS // len(block)))]
+        bounds = torch.cat([bounds, torch.cat([part for part, _ in parts])], dim=1)
+        numbers = torch.cat([numbers, torch.cat([part for _, part in parts]) + start], dim=1)
+        bounds, best = _smallest(bounds, count)
+        numbers = numbers.gather(1, best)
+        start += len(block)
+    if count == len(fit):
+        return numbers, torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
+    return numbers, bounds.amax(dim=1).double() * (1 - torch.finfo(dtype).eps)  # the products are rounded
+
+
+def _query_factors(queries: Tensor, centre: Tensor, dtype: torch.dtype) -> Tensor:
+    """Factors (M, D + 8) whose products with _row_factors are lower bounds of squared distances.
+
+    With u and v a query and a row about the centre, u' and v' the same rounded to `dtype`:
+
+        |u - v|^2 = |u|^2 + |v|^2 - 2 u'v' - 2 (u - u') v' - 2 u (v - v')
+                 >= |u|^2 + |v|^2 - 2 u'v' - 2 |u - u'| |v'| - 2 |u| |v - v'|
+
+    The right side is a product of two vectors of D + 4 numbers; the squares take 3 numbers each, for one
+    rounded to bfloat16 would be too coarse.
+    """
+    short, length, lost = _shorten(queries, centre, dtype)
+    ones = short.new_ones(len(short), 3)
+    return torch.cat([short, ones, _square(length, short), lost.to(dtype), length.to(dtype)], dim=1)
+
+
+def _row_factors(rows: Tensor, centre: Tensor, dtype: torch.dtype) -> Tensor:
+    """The other factors, (N, D + 8): see _query_factors."""
+    short, length, lost = _shorten(rows, centre, dtype)
+    ones = short.new_ones(len(short), 3)
+    rounding = -2 * (1 + 4 * torch.finfo(dtype).eps)  # more than 2, for the lengths are rounded as well
+    ends = [((length + lost) * rounding).to(dtype), (lost * rounding).to(dtype)]
+    return torch.cat([-2 * short, _square(length, short), ones, *ends], dim=1)
+
+
+def _shorten(rows: Tensor, centre: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows about the centre, rounded (N, D); their length before, and the length of what was rounded away.
+
+    Both lengths are (N, 1) float64.
+    """
+    exact = rows.double() - centre
+    short = exact.to(dtype)
+    length = torch.linalg.vector_norm(exact, dim=1, keepdim=True)
+    return short, length, torch.linalg.vector_norm(exact - short, dim=1, keepdim=True)
+
+
+def _square(length: Tensor, short: Tensor) -> Tensor:
+    """The squares of lengths (N, 1) as sums of three numbers of the type of `short`, (N, 3).
+
+    They are made smaller by the most that rounding can add to a product of D + 8 terms, summed in float32 or
+    longer: 6 (D + 8) unit roundoffs of the squares covers twice the sum of the terms' sizes.
+    """
+    summed_in = torch.float64 if short.dtype == torch.float64 else torch.float32
+    rest = length.square() * (1 - 3 * (short.shape[1] + 8) * torch.finfo(summed_in).eps)
+    parts = []
+    for _ in range(3):
+        parts.append(rest.to(short.dtype))
+        rest = rest - parts[-1]
+    return torch.cat(parts, dim=1)
+
+
+def _smallest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` smallest of each row, or all, in any order: values and columns, (M, count).
+
+    The smallest lie in the groups with the smallest minima, so few columns need to be sorted.
+    """
+    m, n = values.shape
+    size = int((n / count) ** 0.5)  # of a group, so that there are as many groups as columns left
+    if size < 2:
+        found = values.topk(min(count, n), dim=1, largest=False, sorted=False)
+        return found.values, found.indices
+    padded = nn.functional.pad(values, (0, -n % size), value=torch.inf) if n % size else values
+    grouped = padded.view(m, size, -1)  # (M, size, groups)
+    best = grouped.amin(dim=1).topk(count, dim=1, largest=False, sorted=False).indices  # (M, count)
+    offsets = torch.arange(size, device=values.device) * grouped.shape[2]
+    columns = (best[:, :, None] + offsets).flatten(1)  # (M, count x size)
+    found = padded.gather(1, columns).topk(count, dim=1, largest=False, sorted=False)
+    return found.values, columns.gather(1, found.indices)
+
+
+def _sorted_by_distance(fit: Tensor, queries: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Exact squared distances (M, k) to the rows of these numbers, and the numbers, nearest first."""
+    numbers = numbers.sort(dim=1).values  # so that of equal distances the first row comes first
+    at_a_time = max(1, EXACT // (numbers.shape[1] * fit.shape[1]))
+    pairs = zip(queries.split(at_a_time), numbers.split(at_a_time), strict=True)
+    squared, order = torch.cat([_squared_distances(fit[n], x[:, None]) for x, n in pairs]).sort(stable=True)
+    return squared, numbers.gather(1, order)
+
+
+def _squared_distances(rows: Tensor, query: Tensor) -> Tensor:
+    """Exact but for the last digits of float64, and equal for equal rows wherever they stand."""
+    return (rows.double() - query.double()).square_().sum(dim=-1)
+
+
+def _heap_order(fit: Tensor, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k nearest rows of one query (D,) with scikit-learn's choice among equally near rows.
+
+    It walks the rows in their order and keeps the k nearest so far in a heap with the farthest on top. A row
+    enters if it is nearer than the top and throws the top out; which of several farthest rows is on top
+    depends on the whole walk, so the walk is repeated here.
+    """
+    blocks = fit.split(max(1, EXACT // fit.shape[1]))
+    squared = torch.cat([_squared_distances(block, query) for block in blocks])
+    heap = [(float("inf"), -1)] * k
+    for start in range(0, len(fit), 4096):
+        block = squared[start : start + 4096].tolist()
+        for number, distance in enumerate(block, start):
+            if distance < heap[0][0]:
+                _replace_top(heap, (distance, number))
+    numbers = torch.tensor(sorted(number for _, number in heap), device=fit.device)
+    squared, order = squared[numbers].sort(stable=True)
+    return squared, numbers[order]
+
+
+def _replace_top(heap: list[tuple[float, int]], new: tuple[float, int]) -> None:
+    """Put a nearer row in the place of the farthest: sift it down, to the left where both ways are equal."""
+    place = 0
+    while (child := 2 * place + 1) < len(heap):
+        if child + 1 < len(heap) and heap[child + 1][0] > heap[child][0]:
+            child += 1
+        if heap[child][0] <= new[0]:
+            break
+        heap[place] = heap[child]
+        place = child
+    heap[place] = new
+
+
+# ----------------------------------------------------------------------------------------------- linear
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A fitted multinomial logistic regression on centred, rotated features."""
+    """A fitted multinomial logistic regression.
 
-    weights: Tensor  # (R, C) float64
-    intercepts: Tensor  # (C,) float64
-    converged: bool
+    Attributes:
+        weights: (D, C) float64, for the features as they are.
+        intercepts: (C,) float64.
+        c: inverse strength of the penalty.
+        objective: mean cross-entropy in nats + ||weights||^2 / (2 c N), which is scikit-learn's.
+        gradient_norm: largest entry of its gradient; scikit-learn stops where it is at most `tol`, 1e-4.
+        iterations: steps of L-BFGS.
+        converged: false if they did not suffice.
+    """
+
+    weights: Tensor
+    intercepts: Tensor
+    c: float
+    objective: float
     gradient_norm: float
+    iterations: int
+    converged: bool
 
     def predict(self, features: Tensor) -> Tensor:
-        """Classes (M,) of features (M, R)."""
-        return (features @ self.weights + self.intercepts).argmax(dim=1)
+        """Classes (M,) of features (M, D)."""
+        logits = [block.double() @ self.weights + self.intercepts for block in _blocks(features)]
+        return torch.cat([block.argmax(dim=1) for block in logits])
 
 
-def fit_linear(
-    features: Tensor, labels: Tensor, c: float, max_iter: int, start: LinearProbe | None = None
-) -> LinearProbe:
-    """Minimise the mean cross-entropy + ||W||^2 / (2 c N), as scikit-learn's LogisticRegression does.
+def fit_linear(features: Tensor, labels: Tensor, c: float, max_iter: int) -> LinearProbe:
+    """Fit one linear probe: see fit_linear_path."""
+    return fit_linear_path(features, labels, [c], max_iter)[0]
 
-    The features must lie along their principal axes. Then the Hessian at W = 0 is diagonal but for the
-    coupling of the classes, and dividing it out leaves a problem that L-BFGS solves in tens of steps; on
-    features of networks it takes hundreds to thousands as they are.
+
+@torch.no_grad()
+def fit_linear_path(
+    features: Tensor, labels: Tensor, cs: Sequence[float], max_iter: int
+) -> list[LinearProbe]:
+    """Minimise the objective of scikit-learn's LogisticRegression for each c, from the strongest penalty on.
+
+    The features are turned to their principal axes. This changes the optimum's weights by the same turn and
+    nothing else, and makes the Hessian at weights 0 diagonal but for the coupling of the classes. Dividing
+    it out leaves a problem that L-BFGS solves in tens of steps; on features of networks as they are it takes
+    hundreds to thousands. It works on float32 products; float64 ones then confirm, or finish.
 
     Args:
-        features: (N, R) float64, as principal_axes gives them.
-        labels: (N,) int64, 0 to C - 1.
-        c: inverse strength of the penalty, which spares the intercepts.
-        max_iter: most L-BFGS steps; if they do not suffice, `converged` is false.
+        features: (N, D) floats or integers.
+        labels: (N,) int64, 0 to C - 1, on the same device.
+        cs: inverse strengths of the penalty, which spares the intercepts.
+        max_iter: most steps of L-BFGS for each c; if they do not suffice, `converged` is false.
+    Returns:
+        A probe for each c, in the order of `cs`.
     """
-    n, n_classes = len(labels), int(labels.max()) + 1
-    # Of two classes scikit-learn fits only the difference: the same model as ours at half the c.
-    penalty = (2 if n_classes == 2 else 1) / (c * n)
-    curvature = features.square().mean(dim=0) / n_classes + penalty  # (R,)
-    scale = torch.cat([curvature.rsqrt(), curvature.new_full((1,), n_classes**0.5)])[:, None]  # (R + 1, 1)
-    inputs = torch.cat([features, features.new_ones(n, 1)], dim=1)  # (N, R + 1), the last for the intercept
-    targets = torch.nn.functional.one_hot(labels, n_classes).double()
+    centre, axes, variances = principal_axes(features)
+    dtype = features.dtype if features.is_floating_point() else torch.float32
+    turn = axes.to(dtype)
+    turned = torch.cat([(block.double() - centre).to(dtype) @ turn for block in _blocks(features)])  # (N, R)
+    n_classes = int(labels.max()) + 1
+    weights = axes.new_zeros(axes.shape[1] + 1, n_classes)  # (R + 1, C), the intercepts last
+    fitted = {}
+    for c in sorted(cs):
+        # Of two classes scikit-learn fits only the difference: the same model as ours at half the c.
+        penalty = (2 if n_classes == 2 else 1) / (c * len(labels))
+        curvature = torch.cat(
+            [variances / n_classes + penalty, variances.new_ones(1) / n_classes]
+        )  # (R + 1,)
+        scale = curvature.rsqrt()[:, None]
+        weights, loss, gradient, iterations, converged = _minimise(
+            weights, scale, turned, labels, penalty, max_iter
+        )
+        in_features = axes @ gradient[:-1] + centre[:, None] * gradient[-1]  # (D, C)
+        fitted[c] = LinearProbe(
+            weights=axes @ weights[:-1],
+            intercepts=weights[-1] - centre @ axes @ weights[:-1],
+            c=c,
+            objective=loss.item(),
+            gradient_norm=max(in_features.abs().max().item(), gradient[-1].abs().max().item()),
+            iterations=iterations,
+            converged=converged,
+        )
+    return [fitted[c] for c in cs]
 
-    def loss_and_gradient(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        weights = scale * torch.from_numpy(parameters).view(-1, n_classes)  # (R + 1, C)
-        log_p = torch.log_softmax(inputs @ weights, dim=1)  # (N, C)
-        loss = -(log_p * targets).sum() / n + penalty / 2 * weights[:-1].square().sum()
-        gradient = inputs.T @ (log_p.exp() - targets) / n  # (R + 1, C)
-        gradient[:-1] += penalty * weights[:-1]
-        return loss.item(), (scale * gradient).flatten().numpy()
 
-    start = np.zeros(inputs.shape[1] * n_classes)
-    options = {
-        "maxiter": max_iter,
-        "maxfun": 2 * max_iter,
-        "gtol": LINEAR_GRADIENT,
-        "ftol": 0.0,
-        "maxcor": 20,
-    }
-    found = minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options=options)
-    weights = scale * torch.from_numpy(found.x).view(-1, n_classes)
-    # Where rounding stops the line search, the gradient may be small enough all the same.
-    converged = bool(np.abs(found.jac).max() <= 10 * LINEAR_GRADIENT)
-    return LinearProbe(weights[:-1], weights[-1], converged, float(np.linalg.norm(found.jac)))
+def principal_axes(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Centre (D,), axes (D, R) and variances (R,) of features (N, D), in float64, least variance first.
+
+    Axes along which the features do not vary are left out: an optimal weight is 0 there. A ResNet's 1000
+    features come from 8 x width channels, so that R is at most that.
+    """
+    centre = sum(block.double().sum(dim=0) for block in _blocks(features)) / len(features)
+    products = torch.zeros(len(centre), len(centre), dtype=torch.float64, device=features.device)
+    for block in _blocks(features):
+        centred = block.double() - centre
+        products.addmm_(centred.T, centred)
+    variances, axes = torch.linalg.eigh(products / len(features))
+    # Rounding in float32 features leaves variances near 1e-14 of the largest where there should be none.
+    varies = variances > variances[-1] * 1e-12
+    return centre, axes[:, varies], variances[varies]
+
+
+def _minimise(
+    weights: Tensor, scale: Tensor, features: Tensor, labels: Tensor, penalty: float, max_iter: int
+) -> tuple[Tensor, Tensor, Tensor, int, bool]:
+    """Weights, objective and gradient after L-BFGS on weights / scale; its steps; did they suffice?
+
+    By the scale, the objective is above its minimum by about half the squared norm of the scaled gradient.
+    Where it is small, as on separable classes, so must be the gradient.
+    """
+    iterations, wanted = 0, LINEAR_GRADIENT
+    for dtype in (torch.float32, torch.float64):
+        aim = wanted / 2  # so that rounding does not decide whether it was reached
+        weights, steps = _lbfgs(weights, scale, features, labels, penalty, dtype, max_iter - iterations, aim)
+        loss, gradient = _objective(weights, features, labels, penalty, torch.float64)
+        iterations += steps
+        wanted = LINEAR_GRADIENT * min(1, loss.item())
+        if converged := bool((scale * gradient).abs().max() <= wanted):
+            break
+    return weights, loss, gradient, iterations, converged
+
+
+def _lbfgs(
+    weights: Tensor,
+    scale: Tensor,
+    features: Tensor,
+    labels: Tensor,
+    penalty: float,
+    dtype: torch.dtype,
+    max_iter: int,
+    aim: float,
+) -> tuple[Tensor, int]:
+    """Weights and steps of one L-BFGS, which ends where no entry of the scaled gradient exceeds the aim."""
+    scaled = (weights / scale).requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [scaled],
+        max_iter=max_iter,
+        tolerance_grad=aim,
+        tolerance_change=torch.finfo(dtype).eps / 100,  # below it, rounding would lead the line search
+        history_size=LINEAR_MEMORY,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        loss, gradient = _objective(scale * scaled.detach(), features, labels, penalty, dtype)
+        scaled.grad = scale * gradient
+        return loss
+
+    optimizer.step(closure)
+    return scale * scaled.detach(), optimizer.state[scaled]["n_iter"]
+
+
+@torch.no_grad()
+def _objective(
+    weights: Tensor, features: Tensor, labels: Tensor, penalty: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy + penalty / 2 x ||weights||^2, and its gradient, with products of type `dtype`.
+
+    Args:
+        weights: (R + 1, C) float64, the intercepts last.
+        features, labels: (N, R) and (N,).
+    """
+    w = weights.to(dtype)
+    gradient, loss = torch.zeros_like(w), weights.new_zeros(())
+    at_a_time = max(1, EXACT // w.shape[1])
+    for x, y in zip(features.split(at_a_time), labels.split(at_a_time), strict=True):
+        x = x.to(dtype)
+        log_p = torch.addmm(w[-1], x, w[:-1]).log_softmax(dim=1)  # (rows, C)
+        loss -= log_p.gather(1, y[:, None]).sum(dtype=torch.float64)
+        error = log_p.exp_().scatter_add_(1, y[:, None], log_p.new_full((len(y), 1), -1))
+        gradient[:-1].addmm_(x.T, error)
+        gradient[-1] += error.sum(dim=0)
+    gradient = gradient.double() / len(labels)
+    gradient[:-1] += penalty * weights[:-1]
+    return loss / len(labels) + penalty / 2 * weights[:-1].square().sum(), gradient
