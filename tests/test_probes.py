@@ -49,7 +49,7 @@ def test_knn_predicts_what_scikit_learn_does(kind, dtype, dims):
 @pytest.mark.parametrize("kind", ["normal", "clusters"])
 def test_neighbours_are_found_block_by_block(kind, monkeypatch):
     """Oracle: NearestNeighbors. Blocks cut fitted rows, queries, products and candidates at odd places."""
-    for name, numbers in (("BLOCK", 7 * 40), ("PRODUCTS", 7 * 3), ("EXACT", 1000)):
+    for name, numbers in (("SEARCHED", 7 * 40), ("PRODUCTS", 7 * 3), ("WORK", 3 * 40)):
         monkeypatch.setattr(probes, name, numbers)
     x, queries = made(kind, 301, 40, np.float32, 0), made(kind, 50, 40, np.float32, 1)
     expected = NearestNeighbors(n_neighbors=5, algorithm="brute").fit(x.double()).kneighbors(queries.double())

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from manyviews.train import resolve_precision
 
-BLOCK = 2**24  # numbers of a block of features that is held in a second type
-PRODUCTS = 2**24  # numbers of a block of products
-EXACT = 2**21  # numbers of a block of exact differences; 16 MiB, so that it stays in the cache
+SEARCHED = 2**24  # numbers of fitted features, and of queries, that are searched at a time
+PRODUCTS = 2**23  # distances that are estimated at a time
+WORK = 2**20  # numbers of all else that is held at a time; in float64 8 MiB, to stay in a CPU's cache
 LINEAR_GRADIENT = 1e-4  # largest entry of the scaled gradient at which a linear probe counts as fitted
 LINEAR_MEMORY = 20  # steps that L-BFGS remembers
 
@@ -47,7 +47,7 @@ def nearest(fit: Tensor, queries: Tensor, neighbours: int) -> tuple[Tensor, Tens
     for name, rows in (("fit", fit), ("queries", queries)):
         if not all(block.isfinite().all() for block in _blocks(rows)):
             raise ValueError(f"{name}: has features that are not finite; the network may have diverged")
-    parts = [_nearest(fit, block, neighbours) for block in _blocks(queries)]
+    parts = [_nearest(fit, block, neighbours) for block in _blocks(queries, SEARCHED)]
     return torch.cat([d for d, _ in parts]), torch.cat([n for _, n in parts])
 
 
@@ -89,9 +89,9 @@ def _most_votes(labels: Tensor, votes: Tensor, n_classes: int) -> Tensor:
     return sums.argmax(dim=1)  # the first, so the smallest label, of equal sums
 
 
-def _blocks(rows: Tensor) -> tuple[Tensor, ...]:
-    """Rows (N, D) in blocks of which a copy in another type is small."""
-    return rows.split(max(1, BLOCK // rows.shape[1]))
+def _blocks(rows: Tensor, size: int | None = None) -> tuple[Tensor, ...]:
+    """Rows (N, D) in blocks of about `size` numbers, WORK if not given."""
+    return rows.split(max(1, (size or WORK) // rows.shape[1]))
 
 
 def _nearest(fit: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -127,11 +127,11 @@ def _candidates(fit: Tensor, queries: Tensor, count: int, dtype: torch.dtype) ->
     The squared distance of every other row is at least the bound.
     """
     centre = fit[:: -(-len(fit) // 4096)].double().mean(dim=0)  # any point near the middle will do
-    x = _query_factors(queries, centre, dtype)  # (M, D + 8)
+    x = torch.cat([_query_factors(part, centre, dtype) for part in _blocks(queries)])  # (M, D + 8)
     bounds, numbers = x.new_empty(len(x), 0), torch.empty(len(x), 0, dtype=torch.int64, device=x.device)
     start = 0
-    for block in _blocks(fit):
-        y = _row_factors(block, centre, dtype).T  # (D + 8, rows)
+    for block in _blocks(fit, SEARCHED):
+        y = torch.cat([_row_factors(part, centre, dtype) for part in _blocks(block)]).T  # (D + 8, rows)
         parts = [_smallest(part @ y, count) for part in x.split(max(1, PRODUCTS // len(block)))]
         bounds = torch.cat([bounds, torch.cat([part for part, _ in parts])], dim=1)
         numbers = torch.cat([numbers, torch.cat([part for _, part in parts]) + start], dim=1)
@@ -216,7 +216,7 @@ def _smallest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def _sorted_by_distance(fit: Tensor, queries: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """Exact squared distances (M, k) to the rows of these numbers, and the numbers, nearest first."""
     numbers = numbers.sort(dim=1).values  # so that of equal distances the first row comes first
-    at_a_time = max(1, EXACT // (numbers.shape[1] * fit.shape[1]))
+    at_a_time = max(1, WORK // (numbers.shape[1] * fit.shape[1]))
     pairs = zip(queries.split(at_a_time), numbers.split(at_a_time), strict=True)
     squared, order = torch.cat([_squared_distances(fit[n], x[:, None]) for x, n in pairs]).sort(stable=True)
     return squared, numbers.gather(1, order)
@@ -234,8 +234,7 @@ def _heap_order(fit: Tensor, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
     enters if it is nearer than the top and throws the top out; which of several farthest rows is on top
     depends on the whole walk, so the walk is repeated here.
     """
-    blocks = fit.split(max(1, EXACT // fit.shape[1]))
-    squared = torch.cat([_squared_distances(block, query) for block in blocks])
+    squared = torch.cat([_squared_distances(block, query) for block in _blocks(fit)])
     heap = [(float("inf"), -1)] * k
     for start in range(0, len(fit), 4096):
         block = squared[start : start + 4096].tolist()
@@ -424,7 +423,7 @@ def _objective(
     """
     w = weights.to(dtype)
     gradient, loss = torch.zeros_like(w), weights.new_zeros(())
-    at_a_time = max(1, EXACT // w.shape[1])
+    at_a_time = max(1, WORK // w.shape[1])
     for x, y in zip(features.split(at_a_time), labels.split(at_a_time), strict=True):
         x = x.to(dtype)
         log_p = torch.addmm(w[-1], x, w[:-1]).log_softmax(dim=1)  # (rows, C)
