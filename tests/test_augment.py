@@ -204,6 +204,18 @@ def test_another_seed_epoch_view_or_image_number_gives_another_view(change):
     assert not torch.equal(view(**one), view(**one | change))
 
 
+def test_a_gpus_way_of_changing_some_images_gives_the_same_pixels(monkeypatch):
+    """It changes all and keeps the chosen; oracle: the CPU's way, which changes the chosen only."""
+    images, numbers = random_images(50, 32, 32), torch.arange(50)
+
+    def views():
+        return make_views(images, numbers, numbers % 4, 5, seed=3, size=32, config=ViewConfig())
+
+    expected = views()
+    monkeypatch.setattr(augment, "_change_chosen", augment._change_all)
+    torch.testing.assert_close(views(), expected, rtol=0, atol=ROUNDING)
+
+
 def test_frozen_views_do_not_change_with_the_epoch():
     images, numbers = random_images(10, 32, 32), torch.arange(10)
     frozen = ViewConfig(frozen=True)

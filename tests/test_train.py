@@ -10,6 +10,7 @@ import torch
 from manyviews import train
 from manyviews.config import ConfigError, RunConfig, TrainingConfig
 from manyviews.models import SimCLR, make_backbone, make_projection_head
+from manyviews.sampler import PairSampler
 from manyviews.train import Trainer, TrainingFailed, learning_rate, make_model
 
 IMAGES = torch.randint(0, 256, (20, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -190,6 +191,17 @@ def test_one_step_is_plain_simclr(tmp_path):
         # Adam's first step is the learning rate times the gradient's sign: rounding flips those near 0.
         close = torch.isclose(ours, theirs, atol=1e-4)
         assert close.float().mean() > 0.99
+
+
+def test_what_a_step_is_made_of_reads_nothing_back():
+    """On a GPU the host would wait. Oracle: torch's `meta` device, whose tensors have no values to read."""
+    images, views = next(PairSampler(20, 4, 8, seed=0).epoch(0, "meta"))
+    x = train.make_views(
+        IMAGES.to("meta"), images.repeat(2), views.T.flatten(), 0, seed=0, size=12, config=config().views
+    )
+    model = make_model(config()).to("meta")
+    train.nt_xent(model(x), 0.5).backward()
+    assert all(p.grad.is_meta for p in model.parameters())
 
 
 def test_joint_and_separate_forward_differ_in_batch_norm_only(tmp_path):

@@ -43,8 +43,8 @@ class PairSampler:
         """Batches in an epoch."""
         return self.n_views // 2 * -(-self.n_images // self.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch.
+    def epoch(self, epoch: int, device: torch.device | str = "cpu") -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of one epoch, on the device, to which they go once a pass and not at each step.
 
         Yields:
             images: image numbers, (B,) int64, no two equal.
@@ -53,8 +53,8 @@ class PairSampler:
         generator = np.random.default_rng((self.seed, epoch))
         # A random order of each image's view numbers; pass p pairs those at places 2p and 2p + 1.
         views = np.tile(np.arange(self.n_views), (self.n_images, 1))  # (N, V)
-        views = torch.from_numpy(generator.permuted(views, axis=1))
+        views = torch.from_numpy(generator.permuted(views, axis=1)).to(device)
         for first in range(0, self.n_views, 2):
-            order = torch.from_numpy(generator.permutation(self.n_images))  # (N,)
+            order = torch.from_numpy(generator.permutation(self.n_images)).to(device)  # (N,)
             for images in order.split(self.batch_size):
                 yield images, views[images, first : first + 2]

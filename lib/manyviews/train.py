@@ -191,7 +191,7 @@ class Trainer:
     def _epoch(self, bar: tqdm) -> None:
         losses: list[Tensor] = []
         rate = 0.0
-        for step, (images, views) in enumerate(self.sampler.epoch(self.progress.epoch)):
+        for step, (images, views) in enumerate(self.sampler.epoch(self.progress.epoch, self.device)):
             rate = learning_rate(self.config.training, self.progress.steps, len(self.sampler))
             losses.append(self._step(images, views, rate))
             self.progress.steps += 1
@@ -242,7 +242,7 @@ class Trainer:
         """Loss of the head's outputs z (2B, .) for images (B,), all first views before all second."""
         if self.config.objective == "nt_xent":
             return nt_xent(z, self.config.training.temperature)
-        labels = self.labels[images.to(self.device)].repeat(2)
+        labels = self.labels[images].repeat(2)
         return F.cross_entropy(z.to(torch.promote_types(z.dtype, torch.float32)), labels)
 
     def _check_finite(self, losses: list[Tensor]) -> None:
