@@ -17,13 +17,22 @@ NETWORKS = {
 }
 N_IMAGES = 1000  # scored in each split
 N_CLASSES = 10
+COLUMNS = ("knn", "linear", "knn_folds", "linear_folds")
 
 
-def made_up_predictions(share: float) -> pd.DataFrame:
-    """Probes that are right for the first images of each class, up to a share, and else one class off."""
+def made_up_predictions(share: float, **others: float) -> pd.DataFrame:
+    """Probes that are right for the first images of each class, up to a share, and else one class off.
+
+    Args:
+        share: of all columns but those of `others`.
+        others: shares by column: knn, linear, knn_folds or linear_folds.
+    """
     label = np.arange(N_IMAGES) % N_CLASSES
-    predicted = np.where(np.arange(N_IMAGES) // N_CLASSES < round(share * N_IMAGES / N_CLASSES), 0, 1)
-    columns = dict.fromkeys(("knn", "linear", "knn_folds", "linear_folds"), (label + predicted) % N_CLASSES)
+    place = np.arange(N_IMAGES) // N_CLASSES  # of an image in its class
+    columns = {
+        name: (label + (place >= round(of_column * N_IMAGES / N_CLASSES))) % N_CLASSES
+        for name, of_column in (dict.fromkeys(COLUMNS, share) | others).items()
+    }
     both = [
         pd.DataFrame({"split": s, "image": range(N_IMAGES), "label": label} | columns) for s in ("id", "ood")
     ]

@@ -31,11 +31,11 @@ def results_text() -> str:
             f"### {title}",
             report.data_text(report.any_run(runs)),
             report.accuracy_markdown(runs, floor),
-            report.floor_text(floor, runs),
+            report.floor_text(floor, runs, config.data.image_size),
             f"![Learning curves](results/{profile}/report_files/plateaus.png)",
             report.comparison_markdown(runs),
             readings.verdicts_table(verdicts(runs, raw_pixels, config.claims)),
-            readings.rules_text(config.claims),
+            readings.rules_text(config.claims, runs),
             f"The whole report: [results/{profile}/report.md](results/{profile}/report.md).",
         ]
     return "\n\n".join(parts)

@@ -112,10 +112,16 @@ def test_carrying_over_asks_for_both_probes_and_both_floors():
     made_up = made_up_runs({"views8": [0.50, 0.51, 0.52]})
     for comparison in (claim.as_reported, claim.controlled):
         assert outcome(comparison, made_up, made_up_predictions(0.2)) == "supported"
-        assert (
-            outcome(comparison, made_up, made_up_predictions(0.7)) == "inconclusive"
-        )  # above one floor only
+        assert outcome(comparison, made_up, made_up_predictions(0.7)) == "not supported"  # above one floor
         assert outcome(comparison, made_up, None) == "not tested"
+    # A floor that is high in one column only: whichever it is, one of the two comparisons looks at it.
+    for column in ("knn", "linear"):
+        high = made_up_predictions(0.2, **{column: 0.7})
+        assert outcome(claim.as_reported, made_up, high) == "not supported"
+        assert outcome(claim.controlled, made_up, high) == "supported"
+        high = made_up_predictions(0.2, **{f"{column}_folds": 0.7})
+        assert outcome(claim.as_reported, made_up, high) == "supported"
+        assert outcome(claim.controlled, made_up, high) == "not supported"
     below = made_up_runs({"views8": [0.10, 0.11, 0.12]}, start=0.5)
     assert outcome(claim.controlled, below, made_up_predictions(0.5)) == "not supported"
 
@@ -143,6 +149,26 @@ def test_with_the_control_the_verdict_is_the_controls():
     assert "minus resnet34_long" in readings.findings_markdown([verdict])
 
 
+def test_every_control_can_be_told():
+    """Runs of all names that the claims compare: no verdict is left untested but D's, nothing is unnamed."""
+    made_up = made_up_runs({name: [0.5, 0.5, 0.5] for name in ("baseline", "resnet34", "views8")})
+    for claim in CLAIMS:
+        for comparison in filter(None, (claim.as_reported, claim.controlled)):
+            for name in {comparison.run, *comparison.against} - {*made_up, *claims.FLOORS}:
+                made_up[name] = made_up["views8"]
+    found = verdicts(made_up, made_up_predictions(0.2), CONFIG)
+    assert {v.claim.key: v.outcome for v in found} == {
+        "A": "supported",
+        "B": "supported",
+        "C": "not supported",
+        "D": "not tested",
+        "E": "supported",
+    }
+    text = readings.verdicts_markdown(found, CONFIG, made_up)
+    assert "resnet34_conv3 ends less than 2.0 points above ResNet-18, 2 views, or below" in text
+    assert "views8_long ends less than 2.0 points above ResNet-34, 8 views, or below" in text
+
+
 def test_limits_are_the_profiles_and_no_part_of_a_run():
     """A wider margin, and what was a gain is none. Recipes do not hold the limits, so runs stay valid."""
     assert judge(GAIN, FAR, None, ClaimsConfig(margin=0.5)).outcome == "not supported"
@@ -150,9 +176,18 @@ def test_limits_are_the_profiles_and_no_part_of_a_run():
     assert config.recipe() == config.model_copy(update={"claims": ClaimsConfig(margin=0.5)}).recipe()
 
 
+def test_limits_that_were_changed_after_the_runs_are_told():
+    """The runs say with which limits they began."""
+    began = ClaimsConfig(**FAR["views8"][0].config["claims"])
+    assert "stood in the profile when the runs were begun" in readings.rules_text(began, FAR)
+    text = readings.rules_text(ClaimsConfig(margin=0.5), FAR)
+    assert "were changed after the runs" in text
+    assert "`views8` seed 2" in text
+
+
 def test_verdicts_are_told_with_their_numbers_and_rules():
     found = verdicts(FAR, made_up_predictions(0.2), CONFIG)
-    text = readings.verdicts_markdown(found, CONFIG)
+    text = readings.verdicts_markdown(found, CONFIG, FAR)
     assert "**C, more views of an image let a network use more of the signal: not tested.**" in text
     assert "ResNet-34, 8 views ends more than 2.0 points above ResNet-34, 2 views" in text
     assert "there is no `resnet34_long`" in text
@@ -160,14 +195,17 @@ def test_verdicts_are_told_with_their_numbers_and_rules():
     assert "less than 1.0 points over the last 25% of its epochs" in text
     assert "learning rate is annealed towards zero" in text
     assert "too few seeds" not in text
-    few = readings.verdicts_markdown(verdicts(runs([0.1], [0.9]), None, CONFIG), CONFIG)
+    few = readings.verdicts_markdown(verdicts(runs([0.1], [0.9]), None, CONFIG), CONFIG, FAR)
     assert "inconclusive (n = 1, too few seeds to tell)" in few
-    assert "not run" in readings.verdicts_markdown(verdicts({}, None, CONFIG), CONFIG)
+    assert "not run" in readings.verdicts_markdown(verdicts({}, None, CONFIG), CONFIG, {})
 
 
 def test_every_number_behind_a_verdict_is_stored():
-    stored = claims.findings_table(verdicts(FAR, made_up_predictions(0.2), CONFIG))
+    stored = claims.verdicts_table(verdicts(FAR, made_up_predictions(0.2), CONFIG))
     row = stored[(stored["claim"] == "C") & (stored["comparison"] == "as reported")].iloc[0]
     assert row["mean"] == pytest.approx(0.2)
-    assert row["outcome"] == "supported"
-    assert set(stored["outcome"]) <= {"supported", "not supported", "inconclusive"}
+    assert row["outcome"] == row["finding_outcome"] == "supported"
+    untested = stored[(stored["claim"] == "C") & (stored["comparison"] == "controlled")].iloc[0]
+    assert untested["outcome"] == "not tested"
+    assert untested[["run", "mean", "n"]].isna().all()
+    assert len(claims.verdicts_table(verdicts({}, None, CONFIG))) == 2 * len(CLAIMS)

@@ -12,7 +12,7 @@ from torch import nn
 
 from manyviews import data, evaluation
 from manyviews.config import EvaluationConfig
-from manyviews.evaluation import MEASURES
+from manyviews.evaluation import MEASURES, LinearFits
 
 CONFIG = EvaluationConfig(ladder_neighbours=(1, 5, 20, 2000), ladder_c=(0.01, 1, 100), few_label_draws=3)
 
@@ -66,9 +66,23 @@ def test_a_linear_probe_that_was_stopped_early_says_so(made_up):
     )
 
 
+def test_one_fit_of_many_that_was_stopped_early_is_told(made_up, monkeypatch):
+    """Of ID, OOD and five folds only the last is stopped."""
+    fits, whole, calls = LinearFits(), evaluation.fit_linear, []
+
+    def stopping(features, labels, c, max_iter):
+        calls.append(features)
+        return whole(features, labels, c, 1 if len(calls) == 7 else max_iter)
+
+    monkeypatch.setattr(evaluation, "fit_linear", stopping)
+    evaluation.final_predictions(*made_up, CONFIG, fits)
+    assert len(calls) == 7
+    assert fits.columns()["linear_converged"] is False
+
+
 def test_predictions_give_the_accuracies(made_up):
     """What is stored of each image adds up to what is stored of the run."""
-    predictions = evaluation.final_predictions(*made_up, CONFIG)
+    predictions = evaluation.final_predictions(*made_up, CONFIG, LinearFits())
     shares = evaluation.accuracies(predictions)
     assert list(shares) == list(MEASURES)
     found = evaluation.report_accuracies(*made_up, CONFIG)
@@ -81,7 +95,7 @@ def test_predictions_give_the_accuracies(made_up):
 def test_the_folds_score_every_ood_image_once(made_up):
     """Oracle: scikit-learn's probes in scikit-learn's stratified folds."""
     features, labels = made_up
-    shares = evaluation.accuracies(evaluation.final_predictions(features, labels, CONFIG))
+    shares = evaluation.accuracies(evaluation.final_predictions(features, labels, CONFIG, LinearFits()))
     ood, y = features["ood"], labels["ood"]
     by_fold, scored = [], []
     folds = StratifiedKFold(5, shuffle=True, random_state=42).split(ood.numpy(), y.numpy())
@@ -111,7 +125,7 @@ def test_where_ood_has_as_many_labels_nothing_is_drawn(made_up):
     small = {name: x[:60] if name == "train" else x for name, x in features.items()}
     small_labels = {name: y[:60] if name == "train" else y for name, y in labels.items()}
     assert evaluation.few_labels(small_labels, CONFIG) == 10
-    found = evaluation.few_label_accuracies(small, small_labels, CONFIG)
+    found = evaluation.few_label_accuracies(small, small_labels, CONFIG, LinearFits())
     whole = evaluation.report_accuracies(small, small_labels, CONFIG)
     assert found["id_few_labels_knn_accuracy"] == whole["id_knn_accuracy"]
 
@@ -144,13 +158,16 @@ def test_the_ladder_leaves_out_more_neighbours_than_there_are(rungs):
 
 
 def test_c_is_chosen_without_the_scored_images(made_up, monkeypatch):
-    """The choice sees the fitted images only, and is one of the configured values."""
+    """What the choice is given: the training images, and of OOD those that are fitted, never a scored one."""
     features, labels = made_up
-    chosen = evaluation.choose_c(features["train"], labels["train"], CONFIG)
-    assert chosen in CONFIG.ladder_c
-    other = {**features, "val": torch.randn_like(features["val"])}
-    again = evaluation.ladder({"fc": other}, labels, CONFIG, "test")
-    assert rung(again, probe="linear_swept", normalised=False, task="id")["c"] == chosen
+    given = []
+    monkeypatch.setattr(evaluation, "choose_c", lambda x, y, config: given.append((x, y)) or 1.0)
+    evaluation.ladder({"fc": features}, labels, CONFIG, "test")
+    fit, _ = data.ood_split(180, 0.8)
+    assert torch.equal(given[0][0], features["train"])
+    assert torch.equal(given[1][0], features["ood"][fit])
+    assert torch.equal(given[1][1], labels["ood"][fit])
+    assert len(given) == 4  # raw and normalised, of both tasks
 
 
 def test_c_is_the_best_on_the_held_out_fifth():
@@ -206,5 +223,5 @@ def test_raw_pixels_tell_images_that_differ_in_colour():
         .to(torch.uint8)
         for name, y in labels.items()
     }
-    shares = evaluation.accuracies(evaluation.raw_pixel_predictions(images, labels, CONFIG))
+    shares = evaluation.accuracies(evaluation.raw_pixel_predictions(images, labels, CONFIG, LinearFits()))
     assert set(shares.values()) == {1.0}

@@ -1,10 +1,11 @@
 """Tables, sentences and figures follow from results, whatever these are."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from made_up import made_up_runs
 
-from manyviews import plots, report, results
+from manyviews import plots, readings, report, results
 from manyviews.config import ClaimsConfig
 from manyviews.evaluation import MEASURES
 
@@ -122,11 +123,13 @@ def test_synthetic_images_are_called_so():
 def test_runs_below_raw_pixels_are_named():
     """Means 22, 27 and 44 % against a floor of 25 % in one measure and 10 % in the others."""
     floor = dict.fromkeys(MEASURES, 0.1) | {"id_knn_accuracy": 0.25}
-    text = report.floor_text(floor, made_up_runs(FINALS))
+    text = report.floor_text(floor, made_up_runs(FINALS), 16)
     assert "k-NN, training classes 25.0 %" in text
     assert "Below that end, on average: ResNet-18, 2 views (k-NN, training classes)." in text
-    assert "on average: no runs" in report.floor_text(dict.fromkeys(MEASURES, 0.1), made_up_runs(FINALS))
-    assert "not run" in report.floor_text({}, made_up_runs(FINALS))
+    assert "on average: no runs" in report.floor_text(dict.fromkeys(MEASURES, 0.1), made_up_runs(FINALS), 16)
+    assert "not run" in report.floor_text({}, made_up_runs(FINALS), 16)
+    assert "averaged to 32 x 32" in report.floor_text(floor, {}, 64)
+    assert "averaged" not in text
 
 
 def test_the_ladder_shows_every_rung_and_what_did_not_converge():
@@ -139,6 +142,21 @@ def test_the_ladder_shows_every_rung_and_what_did_not_converge():
     assert "All linear fits converged" in text
     runs["views8"][1].ladder.loc[5, "converged"] = False
     assert "did not converge in: `views8` seed 1" in report.ladder_markdown(runs, "ood")
+
+
+def test_a_run_without_errors_has_none_to_read():
+    """No class is drawn twice, and no class is said to be taken for itself."""
+    perfect = made_up_runs({"baseline": [1.0]})["baseline"]
+    matrix = results.confusion_matrix(perfect, "id_knn_accuracy")
+    assert sorted(results.most_confused(matrix)) == list(range(8))
+    assert readings.confusion_text(perfect) == "ResNet-18, 2 views takes no image for one of another class."
+
+
+def test_the_most_confused_classes_are_shown_beside_each_other():
+    matrix = np.eye(12)
+    matrix[3, 7] = matrix[7, 3] = 0.5
+    matrix[10, 2] = 0.4
+    assert results.most_confused(matrix)[:4] == [3, 7, 2, 10]
 
 
 def test_few_labels_are_told_for_what_they_are():

@@ -24,8 +24,9 @@ DECIDES = "The verdict on a claim is the outcome of the comparison without the c
 class Comparison:
     """What decides a question.
 
-    gain: `run` ends above each of `against` by more than the margin, in each measure. no gain: it does not.
-    level: over the last part of its training, each measure of `run` moves by less than the tolerance.
+    gain: `run` ends above each of `against` by more than the margin, in each measure. no gain: it does not,
+    so that it may also end below. level: over the last part of its training, each measure of `run` moves by
+    less than the tolerance.
     """
 
     run: str
@@ -140,8 +141,10 @@ def decide(estimate: Estimate, low: float, high: float) -> Outcome:
 
 
 def combine(outcomes: list[Outcome]) -> Outcome:
-    """All must agree, or nothing is decided."""
-    return outcomes[0] if len(set(outcomes)) == 1 else "inconclusive"
+    """Of comparisons that must all hold: one that fails decides, as all that hold do."""
+    if "not supported" in outcomes:
+        return "not supported"
+    return "supported" if set(outcomes) == {"supported"} else "inconclusive"
 
 
 def limits(expects: Expectation, config: ClaimsConfig) -> tuple[float, float]:
@@ -214,21 +217,24 @@ def verdicts(
     ]
 
 
-def findings_table(found: list[Verdict]) -> pd.DataFrame:
-    """All numbers behind some verdicts: a row for each finding, to be stored beside the report."""
-    return pd.DataFrame(
-        [
-            {
-                "claim": verdict.claim.key,
-                "comparison": kind,
-                "run": finding.run,
-                "against": finding.against,
-                "measure": finding.measure,
-                **finding.estimate.as_dict(),
-                "outcome": finding.outcome,
-            }
-            for verdict in found
-            for kind, judgement in (("as reported", verdict.as_reported), ("controlled", verdict.controlled))
-            for finding in judgement.findings
-        ]
-    )
+def verdicts_table(found: list[Verdict]) -> pd.DataFrame:
+    """Verdicts with all numbers behind them, to be stored beside the report.
+
+    Returns:
+        A row for each finding, and one for each comparison that was not tested. Columns: claim, comparison,
+        outcome (of the comparison), run, against, measure, the fields of intervals.Estimate, and
+        finding_outcome.
+    """
+    rows = []
+    for verdict in found:
+        for kind, judgement in (("as reported", verdict.as_reported), ("controlled", verdict.controlled)):
+            keys = {"claim": verdict.claim.key, "comparison": kind, "outcome": judgement.outcome}
+            rows += [
+                keys
+                | {"run": finding.run, "against": finding.against, "measure": finding.measure}
+                | finding.estimate.as_dict()
+                | {"finding_outcome": finding.outcome}
+                for finding in judgement.findings
+            ] or [keys]
+    columns = ["claim", "comparison", "outcome", "run", "against", "measure"]
+    return pd.DataFrame(rows, columns=[*columns, *Estimate.__dataclass_fields__, "finding_outcome"])

@@ -14,7 +14,7 @@ from manyviews.config import ConfigError
 from manyviews.files import read_json, write_json
 
 MUST_NOT_CHANGE = ("data_sha256", "device_type", "precision")  # while a run is interrupted
-LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "pandas")
+LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas")
 
 
 def describe_environment(device: torch.device, precision: torch.dtype) -> dict[str, Any]:

@@ -83,6 +83,24 @@ class Prediction:
     gradient_norm: float  # where it ended, see probes.LinearProbe
 
 
+@dataclass
+class LinearFits:
+    """How the linear fits of an evaluation ended."""
+
+    converged: bool = True  # all of them
+    gradient_norm: float = 0.0  # the largest, see probes.LinearProbe
+
+    def note(self, prediction: Prediction) -> Prediction:
+        """Take a fit into account; gives it back."""
+        self.converged &= prediction.converged
+        self.gradient_norm = max(self.gradient_norm, prediction.gradient_norm)
+        return prediction
+
+    def columns(self) -> dict[str, Any]:
+        """As metrics and summary have them."""
+        return {"linear_converged": self.converged, "linear_gradient_norm": self.gradient_norm}
+
+
 def predict(fit: Tensor, labels: Tensor, test: Tensor, config: EvaluationConfig) -> Prediction:
     """Fit the report's two probes to features (N, D) with labels (N,) and apply them to others (M, D)."""
     n_classes = int(labels.max()) + 1
@@ -101,16 +119,15 @@ def report_accuracies(features: Features, labels: Labels, config: EvaluationConf
     """The report's four accuracies, and how the linear fits ended: the columns of a run's metrics."""
     fit, test = (torch.from_numpy(rows) for rows in ood_split(len(labels["ood"]), config.ood_fit_share))
     ood, ood_labels = features["ood"], labels["ood"]
-    of_id = predict(features["train"], labels["train"], features["val"], config)
-    of_ood = predict(ood[fit], ood_labels[fit], ood[test], config)
+    fits = LinearFits()
+    of_id = fits.note(predict(features["train"], labels["train"], features["val"], config))
+    of_ood = fits.note(predict(ood[fit], ood_labels[fit], ood[test], config))
     return {
         "id_knn_accuracy": share(of_id.knn, labels["val"]),
         "id_linear_accuracy": share(of_id.linear, labels["val"]),
         "ood_knn_accuracy": share(of_ood.knn, ood_labels[test]),
         "ood_linear_accuracy": share(of_ood.linear, ood_labels[test]),
-        "linear_converged": of_id.converged and of_ood.converged,
-        "linear_gradient_norm": max(of_id.gradient_norm, of_ood.gradient_norm),
-    }
+    } | fits.columns()
 
 
 # ------------------------------------------------------------------------------------- final evaluation
@@ -143,21 +160,26 @@ def few_label_draws(labels: Labels, config: EvaluationConfig) -> Iterator[Tensor
         yield torch.from_numpy(fit)
 
 
-def final_predictions(features: Features, labels: Labels, config: EvaluationConfig) -> pd.DataFrame:
+def final_predictions(
+    features: Features, labels: Labels, config: EvaluationConfig, fits: LinearFits
+) -> pd.DataFrame:
     """What the probes say of each scored image.
 
+    Args:
+        features, labels, config: as for all evaluations.
+        fits: is told how the linear fits ended.
     Returns:
         A row for each validation image (split "id") and each image of unseen classes ("ood"). Columns: split,
         image (its number in the split), label, knn, linear, and for OOD knn_folds and linear_folds, where
         each image is scored once. What was not scored is missing.
     """
-    of_id = predict(features["train"], labels["train"], features["val"], config)
+    of_id = fits.note(predict(features["train"], labels["train"], features["val"], config))
     ood, ood_labels = features["ood"], labels["ood"]
     columns = {name: np.full(len(ood), -1) for name in ("knn", "linear", "knn_folds", "linear_folds")}
     parts = [("", *map(torch.from_numpy, ood_split(len(ood), config.ood_fit_share)))]
     parts += [("_folds", fit, test) for fit, test in ood_folds(ood_labels, config.ood_folds)]
     for suffix, fit, test in parts:
-        of_ood = predict(ood[fit], ood_labels[fit], ood[test], config)
+        of_ood = fits.note(predict(ood[fit], ood_labels[fit], ood[test], config))
         columns[f"knn{suffix}"][test] = of_ood.knn.cpu()
         columns[f"linear{suffix}"][test] = of_ood.linear.cpu()
     tables = [
@@ -183,13 +205,15 @@ def accuracies(predictions: pd.DataFrame) -> dict[str, float]:
     return {measure: float(correct(predictions, measure).mean()) for measure in MEASURES}
 
 
-def few_label_accuracies(features: Features, labels: Labels, config: EvaluationConfig) -> dict[str, float]:
+def few_label_accuracies(
+    features: Features, labels: Labels, config: EvaluationConfig, fits: LinearFits
+) -> dict[str, float]:
     """ID accuracies of probes that see no more labels a class than the OOD probes; means over some draws."""
-    shares = [
-        (share(of_draw.knn, labels["val"]), share(of_draw.linear, labels["val"]))
-        for rows in few_label_draws(labels, config)
-        for of_draw in [predict(features["train"][rows], labels["train"][rows], features["val"], config)]
-    ]
+    train, train_labels = features["train"], labels["train"]
+    shares = []
+    for rows in few_label_draws(labels, config):
+        of_draw = fits.note(predict(train[rows], train_labels[rows], features["val"], config))
+        shares.append((share(of_draw.knn, labels["val"]), share(of_draw.linear, labels["val"])))
     knn, linear = np.mean(shares, axis=0).tolist()
     return {"id_few_labels_knn_accuracy": knn, "id_few_labels_linear_accuracy": linear}
 
@@ -255,9 +279,7 @@ def _linear_rungs(
 
 def choose_c(features: Tensor, labels: Tensor, config: EvaluationConfig) -> float:
     """The C with the best accuracy on a held-out part of the fitted images; of equals the smallest."""
-    splitter = StratifiedShuffleSplit(1, test_size=HELD_OUT, random_state=OOD_SEED)
-    numbers = next(splitter.split(np.zeros(len(labels)), labels.cpu().numpy()))
-    fit, held_out = map(torch.from_numpy, numbers)
+    fit, held_out = _held_out(labels)
     path = fit_linear_path(features[fit], labels[fit], sorted(config.ladder_c), config.linear_max_iter)
     shares = {linear.c: share(linear.predict(features[held_out]), labels[held_out]) for linear in path}
     return max(shares, key=shares.get)
@@ -267,44 +289,73 @@ def choose_c(features: Tensor, labels: Tensor, config: EvaluationConfig) -> floa
 
 
 def raw_pixel_predictions(
-    images: dict[str, Tensor], labels: Labels, config: EvaluationConfig
+    images: dict[str, Tensor], labels: Labels, config: EvaluationConfig, fits: LinearFits
 ) -> pd.DataFrame:
     """What the probes say from the pixels themselves: the floor that a representation must rise above.
 
     Args:
         images: (N, 3, H, W) uint8, by split, on the device that is to do the work.
-        labels, config: see final_predictions.
+        labels, config, fits: see final_predictions.
     """
     pixels = {}
     for name, of_split in images.items():
         side = min(of_split.shape[-1], RAW_PIXELS_SIDE)
         parts = [F.adaptive_avg_pool2d(part.float() / 255, side).flatten(1) for part in of_split.split(4096)]
         pixels[name] = torch.cat(parts)  # (N, 3 x side x side) in [0, 1]
-    return final_predictions(pixels, labels, config)
+    return final_predictions(pixels, labels, config, fits)
 
 
 def check_probes(dataset: Dataset, config: EvaluationConfig) -> None:
-    """See that the probes have images enough, before anything is trained.
+    """See that the probes have images enough, before anything is trained: all splits are tried on the labels.
 
     Raises:
         ConfigError: they have not; names the key to change.
     """
-    fit, test = ood_split(len(dataset.ood.labels), config.ood_fit_share)
+    labels = {name: torch.from_numpy(getattr(dataset, name).labels) for name in SPLITS}
+    fit, test = ood_split(len(labels["ood"]), config.ood_fit_share)
     if len(test) == 0:
         raise ConfigError(
             f"evaluation.ood_fit_share {config.ood_fit_share} leaves no OOD image to score; lower it"
         )
-    fewest = min(len(dataset.train.labels), len(fit))
-    if config.neighbours > fewest:
-        raise ConfigError(
-            f"evaluation.neighbours {config.neighbours} exceeds the {fewest} fitted images; lower it"
-        )
-    # Where a class has one image to fit on, none of it can be held out to choose C.
-    if config.ladder and np.bincount(dataset.ood.labels[fit], minlength=dataset.ood.n_classes).min() < 2:
-        raise ConfigError("evaluation.ladder needs two fitted images of each unseen class; set it to false")
-    smallest = int(np.bincount(dataset.ood.labels).min())
+    smallest = int(torch.bincount(labels["ood"]).min())
     if config.ood_folds > smallest:
         raise ConfigError(
             f"evaluation.ood_folds {config.ood_folds} exceeds the {smallest} images of the smallest unseen "
             "class; lower it"
         )
+    if few_labels(labels, config) == 0:
+        raise ConfigError(
+            f"evaluation.ood_fit_share {config.ood_fit_share} leaves less than one image of each unseen "
+            "class to fit the probes on; raise it"
+        )
+    folds = [rows for rows, _ in ood_folds(labels["ood"], config.ood_folds)]
+    fewest = min(len(rows) for rows in (fit, *folds, *few_label_draws(labels, config)))
+    if config.neighbours > fewest:
+        raise ConfigError(
+            f"evaluation.neighbours {config.neighbours} exceeds the {fewest} fitted images; lower it"
+        )
+    if config.ladder:
+        _check_ladder(labels, fit, fewest, config)
+
+
+def _check_ladder(labels: Labels, fit: np.ndarray, fewest: int, config: EvaluationConfig) -> None:
+    if min(config.ladder_neighbours) > fewest:
+        raise ConfigError(
+            f"evaluation.ladder_neighbours: none of {config.ladder_neighbours} is at most {fewest}, the "
+            "number of fitted images; add a smaller one"
+        )
+    for name, fitted in (("training", labels["train"]), ("OOD", labels["ood"][fit])):
+        try:
+            _held_out(fitted)
+        except ValueError as error:
+            raise ConfigError(
+                f"evaluation.ladder: no fifth of the {name} images can be held out to choose C ({error}); "
+                "use more images a class, or set it to false"
+            ) from None
+
+
+def _held_out(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers of the images to fit on and of those to choose C on."""
+    splitter = StratifiedShuffleSplit(1, test_size=HELD_OUT, random_state=OOD_SEED)
+    fit, held_out = next(splitter.split(np.zeros(len(labels)), labels.cpu().numpy()))
+    return torch.from_numpy(fit), torch.from_numpy(held_out)

@@ -1,6 +1,7 @@
 """One run from its configuration to its folder of results."""
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from manyviews.data import Dataset, load_dataset, ood_split
 from manyviews.environment import describe_environment, note_environment
 from manyviews.evaluation import (
     Labels,
+    LinearFits,
     accuracies,
     all_features,
     check_probes,
@@ -46,6 +48,7 @@ from manyviews.train import (
     TrainingFailed,
     check_batches,
     make_model,
+    repeatable,
     resolve_device,
     resolve_precision,
 )
@@ -84,11 +87,13 @@ def measure_floor(config: RunConfig, dataset: Dataset) -> pd.DataFrame:
     table, recipe = (raw_pixels_file(config.profile).with_suffix(suffix) for suffix in (".csv", ".json"))
     evaluation = config.evaluation.model_dump(mode="json")
     made_by = {"data_sha256": dataset.checksum, "evaluation": evaluation}
-    if not (table.exists() and recipe.exists() and read_json(recipe) == made_by):
+    if not (table.exists() and recipe.exists() and made_by.items() <= read_json(recipe).items()):
         recipe.unlink(missing_ok=True)  # from here on the table may be another's
         on_device = split_tensors(dataset, resolve_device(config.device))
-        write_table(raw_pixel_predictions(*on_device, config.evaluation), table)
-        write_json(recipe, made_by)
+        fits = LinearFits()
+        with repeatable():
+            write_table(raw_pixel_predictions(*on_device, config.evaluation, fits), table)
+        write_json(recipe, made_by | fits.columns())
     return read_predictions(table)
 
 
@@ -130,7 +135,8 @@ def _run(config: RunConfig, folder: Path) -> None:
     except TrainingFailed as error:
         write_json(partial / "failed.json", {"reason": str(error)})
         raise
-    _finish(trainer, dataset, images, labels, partial)
+    with repeatable():
+        _finish(trainer, dataset, images, labels, partial)
     if folder.exists():
         shutil.rmtree(folder)
     partial.rename(folder)
@@ -141,13 +147,14 @@ def _finish(
     trainer: Trainer, dataset: Dataset, images: dict[str, Tensor], labels: Labels, folder: Path
 ) -> None:
     """Write all that a finished run holds, but for the executed notebook."""
-    progress = trainer.progress
+    progress, started = trainer.progress, time.perf_counter()
     with replacing(folder / "model.safetensors") as new:
         save_file({name: value.contiguous() for name, value in trainer.model.state_dict().items()}, new)
     summary = _summary(trainer, dataset) | _evaluate_fully(trainer, dataset, images, labels, folder)
     environment = read_json(folder / "environment.json") | {
         "wall_time_s": round(progress.wall_time_s, 1),
         "cpu_time_s": round(progress.cpu_time_s, 1),
+        "final_evaluation_time_s": round(time.perf_counter() - started, 1),
         "images_forwarded": progress.images_forwarded,
         "multiply_adds": summary["multiply_adds"],
     }
@@ -174,15 +181,15 @@ def _evaluate_fully(
         trainer.device, trainer.dtype, memory_format=torch.channels_last
     )
     backbones = {"trained": trainer.model.backbone, "initial": initial.backbone}
-    tables, ladders = {}, []
+    tables, ladders, fits = {}, [], {weights: LinearFits() for weights in backbones}
     for weights, backbone in backbones.items():
         layers = all_features(backbone, images, evaluation.batch_size)
-        tables[weights] = final_predictions(layers["fc"], labels, evaluation)
+        tables[weights] = final_predictions(layers["fc"], labels, evaluation, fits[weights])
         if evaluation.ladder:
             rungs = ladder(layers, labels, evaluation, f"{config.run} seed {config.seed}, {weights} weights")
             ladders.append(rungs.assign(weights=weights))
         if weights == "trained":
-            further = few_label_accuracies(layers["fc"], labels, evaluation)
+            further = few_label_accuracies(layers["fc"], labels, evaluation, fits[weights])
             _look_at_features(layers["fc"], dataset, labels, evaluation.ood_fit_share, folder)
     write_table(tables["trained"], folder / "predictions.csv")
     write_table(tables["initial"], folder / "predictions_initial.csv")
@@ -191,7 +198,11 @@ def _evaluate_fully(
     return (
         accuracies(tables["trained"])
         | further
-        | {"few_labels_per_class": few_labels(labels, evaluation), "initial": accuracies(tables["initial"])}
+        | fits["trained"].columns()
+        | {
+            "few_labels_per_class": few_labels(labels, evaluation),
+            "initial": accuracies(tables["initial"]) | fits["initial"].columns(),
+        }
     )
 
 

@@ -1,6 +1,7 @@
 """How sure a number is: over seeds, and over the images it was measured on."""
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
@@ -54,8 +55,13 @@ def image_interval(scores: np.ndarray) -> tuple[float, float]:
 
     Scores that are differences of two runs on the same image make it the paired bootstrap.
     """
+    return _bootstrap(np.asarray(scores, dtype=np.float64).tobytes())
+
+
+@lru_cache(maxsize=1024)  # table, text and figure ask for the same ones
+def _bootstrap(scores: bytes) -> tuple[float, float]:
     found = stats.bootstrap(
-        (scores,),
+        (np.frombuffer(scores),),
         np.mean,
         n_resamples=RESAMPLES,
         batch=BATCH,

@@ -142,13 +142,14 @@ def compare_reported(table: pd.DataFrame) -> Figure:
 
 
 def training_loss(runs: list[Run]) -> Figure:
-    """Mean NT-Xent loss of each epoch, a line for each seed, with the learning rate."""
+    """Mean loss of each epoch, a line for each seed, with the learning rate."""
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(6, 4.5), sharex=True, layout="constrained")
     for run in runs:
         epochs = run.metrics[run.metrics["epoch"] > 0]
         top.plot(epochs["epoch"], epochs["loss_nats"], marker=".", label=f"seed {run.config['seed']}")
         bottom.plot(epochs["epoch"], epochs["learning_rate"], color="black", marker=".")
-    top.set_ylabel("NT-Xent loss (nats)")
+    supervised = runs[0].config["objective"] == "supervised"
+    top.set_ylabel(f"{'Cross-entropy' if supervised else 'NT-Xent'} loss (nats)")
     top.legend(frameon=False)
     bottom.set(xlabel="Epoch", ylabel="Learning rate")
     return figure
@@ -161,10 +162,12 @@ def ladder(runs: dict[str, list[Run]]) -> Figure:
     size = (12, 1.5 + 0.24 * len(rungs))
     figure, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
     places = np.arange(len(rungs))
-    styles = [{"color": "0.6", "marker": "x"}, *RUN_STYLES.values()]  # random weights, then the runs
+    styles = {TITLES[name]: style for name, style in RUN_STYLES.items()}
+    random_weights = {"color": "0.6", "marker": "x"}
     for ax, (title, table) in zip(axes, tables.items(), strict=True):
-        for run, style in zip(table, styles, strict=False):
-            ax.plot(PERCENT * table[run], places, **style | {"linestyle": ""}, markersize=5, label=run)
+        for run in table:
+            style = styles.get(run, random_weights) | {"linestyle": ""}
+            ax.plot(PERCENT * table[run], places, **style, markersize=5, label=run)
         ax.grid(axis="y", color="0.9")
         ax.set(title=title, xlabel="Accuracy (%)", yticks=places, yticklabels=rungs)
         ax.tick_params(axis="y", labelsize=8)
@@ -240,7 +243,7 @@ def compare_classes(runs: dict[str, list[Run]], a: str, b: str) -> Figure:
             place = (PERCENT * of_b[label], PERCENT * of_a[label])
             options = {"xytext": shift, "textcoords": "offset points", "ha": align, "fontsize": 8}
             ax.annotate(names[label], place, **options)
-        ax.set(title="Unseen classes, 5 folds" if "folds" in measure else "Training classes")
+        ax.set(title="Unseen classes, in folds" if "folds" in measure else "Training classes")
         ax.set(xlabel=f"{TITLES[b]}: k-NN accuracy of a class (%)", aspect="equal")
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel(f"{TITLES[a]}: k-NN accuracy of a class (%)")

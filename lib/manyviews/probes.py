@@ -12,6 +12,7 @@ SEARCHED = 2**24  # numbers of fitted features, and of queries, that are searche
 PRODUCTS = 2**23  # distances that are estimated at a time
 WORK = 2**20  # numbers of all else that is held at a time; in float64 8 MiB, to stay in a CPU's cache
 LINEAR_GRADIENT = 1e-4  # largest entry of the scaled gradient at which a linear probe counts as fitted
+LEAST_LOSS = 1e-3  # nats; of an objective below it, the gradient need not be smaller still
 LINEAR_MEMORY = 20  # steps that L-BFGS remembers
 
 
@@ -110,8 +111,11 @@ def _nearest(fit: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         if not len(left):
             break
     tied[left] = True  # more rows are equally near, but for rounding, than there are candidates
-    for i in tied.nonzero().flatten().tolist():
-        distances[i], numbers[i] = _heap_order(fit, queries[i], k)
+    # Once for equal queries: those of a collapsed network are all equal.
+    different, which = queries[tied].unique(dim=0, return_inverse=True)
+    walks = [_heap_order(fit, query, k) for query in different]
+    if walks:
+        distances[tied], numbers[tied] = (torch.stack(of_all)[which] for of_all in zip(*walks, strict=True))
     return distances.sqrt_(), numbers
 
 
@@ -375,7 +379,7 @@ def _minimise(
         weights, steps = _lbfgs(weights, scale, features, labels, penalty, dtype, max_iter - iterations, aim)
         loss, gradient = _objective(weights, features, labels, penalty, torch.float64)
         iterations += steps
-        wanted = LINEAR_GRADIENT * min(1, loss.item())
+        wanted = LINEAR_GRADIENT * min(1, max(loss.item(), LEAST_LOSS))
         if converged := bool((scale * gradient).abs().max() <= wanted):
             break
     return weights, loss, gradient, iterations, converged

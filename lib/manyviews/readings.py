@@ -19,7 +19,7 @@ from manyviews.results import (
 SIDES = {"raw_pixels": "raw pixels", "initial": "its initial weights"} | TITLES
 EXPECTED = {
     "gain": "{run} ends more than {margin:.1f} points above {against}",
-    "no gain": "{run} ends less than {margin:.1f} points above {against}",
+    "no gain": "{run} ends less than {margin:.1f} points above {against}, or below",
     "level": "{run} moves by less than {tolerance:.1f} points over the last {window:.0%} of its epochs",
 }
 
@@ -40,7 +40,7 @@ def verdicts_table(verdicts: list[Verdict]) -> str:
     )
 
 
-def verdicts_markdown(verdicts: list[Verdict], config: ClaimsConfig) -> str:
+def verdicts_markdown(verdicts: list[Verdict], config: ClaimsConfig, runs: dict[str, list[Run]]) -> str:
     """The table of outcomes, a sentence on each, the numbers behind them, and how they are decided."""
     lines = [verdicts_table(verdicts), ""]
     for verdict in verdicts:
@@ -50,7 +50,7 @@ def verdicts_markdown(verdicts: list[Verdict], config: ClaimsConfig) -> str:
             f"{judgement_text(verdict.as_reported, claim.as_reported, config)} Without the confound, that is "
             f"with {claim.control}, {judgement_text(verdict.controlled, claim.controlled, config)}"
         )
-    return "\n".join([*lines, "", findings_markdown(verdicts), "", rules_text(config)])
+    return "\n".join([*lines, "", findings_markdown(verdicts), "", rules_text(config, runs)])
 
 
 def judgement_text(judgement: Judgement, comparison: Comparison | None, config: ClaimsConfig) -> str:
@@ -63,7 +63,7 @@ def judgement_text(judgement: Judgement, comparison: Comparison | None, config: 
         )
         return f"{judgement.outcome}: there is no {names}."
     asked = EXPECTED[comparison.expects].format(
-        run=TITLES[comparison.run],
+        run=SIDES.get(comparison.run, comparison.run),
         against=" and ".join(SIDES.get(name, name) for name in comparison.against),
         margin=100 * config.margin,
         tolerance=100 * config.plateau_tolerance,
@@ -95,16 +95,28 @@ def findings_markdown(verdicts: list[Verdict]) -> str:
     return table(rows) if rows else f"Numbers behind the verdicts: {NOT_RUN}."
 
 
-def rules_text(config: ClaimsConfig) -> str:
-    """How outcomes are decided; the limits come from the profile, and so were fixed before the runs."""
+def rules_text(config: ClaimsConfig, runs: dict[str, list[Run]]) -> str:
+    """How outcomes are decided, and whether the limits are those that stood when the runs were begun."""
+    changed = [
+        f"`{name}` seed {run.seed}"
+        for name, seeds in runs.items()
+        for run in seeds
+        if ClaimsConfig(**run.config.get("claims", {})) != config
+    ]
     return (
         f"{DECIDES} The measure is k-NN on the training classes, for E both probes on the unseen ones. A "
         f"difference counts from {100 * config.margin:.1f} points; a curve is level if it moves by less than "
         f"{100 * config.plateau_tolerance:.1f} points over the last {config.plateau_window:.0%} of its "
-        "epochs. Both limits are in the profile, not chosen after the results. An outcome needs the interval "
-        f"over seeds and the one over images on one side of the limit, and at least {MIN_SEEDS} seeds; "
-        "otherwise it is inconclusive. Where a claim asks for several comparisons, all must agree. "
-        "What was not run is not tested."
+        "epochs, counted from the last measurement before them. "
+        + (
+            f"**These limits were changed after the runs**: {', '.join(changed)} began with others. "
+            if changed
+            else "These limits stood in the profile when the runs were begun. "
+        )
+        + "Supported needs the whole interval over seeds and the whole one over images within the limits (a "
+        "curve has only the former), not supported both beyond one limit, and either at least "
+        f"{MIN_SEEDS} seeds; otherwise it is inconclusive. Where a claim asks for several comparisons, one "
+        "that is not supported decides, and all must be supported. What was not run is not tested."
     )
 
 
@@ -112,7 +124,7 @@ def finding_text(finding: Finding) -> str:
     """What an estimate is the difference of."""
     against = finding.against
     start = f"since {against}" if against.startswith("epoch ") else f"minus {SIDES.get(against, against)}"
-    return f"{TITLES[finding.run]} {start}"
+    return f"{SIDES.get(finding.run, finding.run)} {start}"
 
 
 # ------------------------------------------------------------------------------------------- of the figures
@@ -137,6 +149,8 @@ def confusion_text(seeds: list[Run]) -> str:
     measure = "id_knn_accuracy"
     matrix, names = confusion_matrix(seeds, measure), seeds[0].class_names(measure)
     errors = matrix - np.diag(np.diag(matrix))
+    if not errors.any():
+        return f"{TITLES[seeds[0].name]} takes no image for one of another class."
     row, column = np.unravel_index(errors.argmax(), errors.shape)
     return (
         f"The most frequent error of {TITLES[seeds[0].name]}: {names[row]} is taken for {names[column]} in "

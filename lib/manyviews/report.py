@@ -8,7 +8,7 @@ import pandas as pd
 from manyviews.claims import window_start
 from manyviews.config import ClaimsConfig, NetworkConfig, TrainingConfig, ViewConfig
 from manyviews.data import Dataset
-from manyviews.evaluation import MEASURES
+from manyviews.evaluation import MEASURES, RAW_PIXELS_SIDE
 from manyviews.intervals import CONFIDENCE, Estimate
 from manyviews.results import (
     ACCURACIES,
@@ -237,8 +237,8 @@ def ood_markdown(runs: dict[str, list[Run]]) -> str:
     )
     same = s["classes"] == s["ood_classes"]
     return (
-        f"{table(rows)}\n\nAccuracy in percent. Unseen classes: every image scored once, in {folds} "
-        f"stratified folds, each fitted on the others. Training classes: the probes {labels}. "
+        f"{table(rows)}\n\nAccuracy in percent; intervals as above. Unseen classes: every image scored once, "
+        f"in {folds} stratified folds, each fitted on the others. Training classes: the probes {labels}. "
         + (
             f"Both are of {s['classes']} classes."
             if same
@@ -339,7 +339,7 @@ def comparison_markdown(runs: dict[str, list[Run]]) -> str:
 
 
 def comparison_table(runs: dict[str, list[Run]]) -> pd.DataFrame:
-    """The same as numbers, to be stored beside the report; see also claims.findings_table."""
+    """The same as numbers, to be stored beside the report; see also claims.verdicts_table."""
     rows = []
     for a, b, _ in COMPARISONS:
         of_a, of_b = (predictions_of(name, runs, None) for name in (a, b))
@@ -347,7 +347,7 @@ def comparison_table(runs: dict[str, list[Run]]) -> pd.DataFrame:
             found = difference(of_a, of_b, measure)
             if found:
                 rows.append({"run": a, "against": b, "measure": measure, **found.as_dict()})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["run", "against", "measure", *Estimate.__dataclass_fields__])
 
 
 def plateau_markdown(runs: dict[str, list[Run]], claims: ClaimsConfig, names: Iterable[str] = TITLES) -> str:
@@ -375,9 +375,9 @@ def plateau_markdown(runs: dict[str, list[Run]], claims: ClaimsConfig, names: It
             )
     rates = [rates_text(runs[name]) for name in names if name in runs]
     return (
-        f"{table(rows)}\n\nMeans over n seeds. A curve counts as level if it moves by less than "
-        f"{100 * claims.plateau_tolerance:.1f} points over the last {claims.plateau_window:.0%} of its "
-        f"epochs. {' '.join(dict.fromkeys(rates))}"
+        f"{table(rows)}\n\nMeans over n seeds. A curve counts as level if its interval over seeds stays "
+        f"within {100 * claims.plateau_tolerance:.1f} points over the last {claims.plateau_window:.0%} of "
+        f"its epochs, counted from the last measurement before them. {' '.join(dict.fromkeys(rates))}"
     )
 
 
@@ -407,12 +407,20 @@ def reading(run: Run, window: float) -> str:
     return f"{text[0].upper()}{text[1:]} (n = 1). {rates_text([run])}"
 
 
-def floor_text(floor: dict[str, float], runs: dict[str, list[Run]]) -> str:
-    """What raw pixels reach without any training, and which runs end below that."""
+def floor_text(floor: dict[str, float], runs: dict[str, list[Run]], image_size: int) -> str:
+    """What raw pixels reach without any training, and which runs end below that.
+
+    Args:
+        floor: by measure; empty where it was not measured.
+        runs: see results.load_runs.
+        image_size: pixels.
+    """
     if not floor:
         return f"Raw pixels: {NOT_RUN}."
     shares = "; ".join(f"{label} {percent(floor[metric])} %" for metric, label in ACCURACIES.items())
-    text = f"Raw pixels, without any training: {shares}."
+    side = RAW_PIXELS_SIDE
+    averaged = f", averaged to {side} x {side}" if image_size > side else ""
+    text = f"Raw pixels{averaged}, without any training: {shares}."
     if not runs:
         return text
     below = [
@@ -479,9 +487,9 @@ def cost_markdown(runs: dict[str, list[Run]]) -> str:
             }
         )
     return table(rows) + (
-        "\n\nPer run; times are means over seeds and include the probes. A training step counts three times "
-        "its forward multiply-adds (forward, gradient of activations, gradient of weights), in convolutions "
-        "and matrix products."
+        "\n\nPer run; times are means over seeds and include the probes along the way, not the final "
+        "evaluation. A training step counts three times its forward multiply-adds (forward, gradient of "
+        "activations, gradient of weights), in convolutions and matrix products."
     )
 
 
@@ -491,6 +499,7 @@ def environment_markdown(runs: dict[str, list[Run]]) -> str:
     skipped = {
         "seed",
         "class_names",
+        "final_evaluation_time_s",
         "ood_class_names",
         "wall_time_s",
         "cpu_time_s",

@@ -41,8 +41,8 @@ REPORTED = {
 
 # What other measures are called, beside the four that the report has.
 FURTHER = {
-    "ood_knn_folds_accuracy": "k-NN, unseen classes, 5 folds",
-    "ood_linear_folds_accuracy": "linear, unseen classes, 5 folds",
+    "ood_knn_folds_accuracy": "k-NN, unseen classes, in folds",
+    "ood_linear_folds_accuracy": "linear, unseen classes, in folds",
     "id_few_labels_knn_accuracy": "k-NN, training classes, as few labels as OOD",
     "id_few_labels_linear_accuracy": "linear, training classes, as few labels as OOD",
 }
@@ -208,10 +208,10 @@ def load_runs(config: RunConfig) -> dict[str, list[Run]]:
         folders = (paths.results_root() / config.profile / name).glob("seed*")
         finished = [f for f in folders if f.name[4:].isdigit() and (f / "summary.json").exists()]
         for folder in sorted(finished, key=lambda f: int(f.name[4:])):
-            run = load_run(folder)
-            own = {key: value for key, value in run.config.items() if key in {*EXPERIMENT, "seed"}}
+            there = read_json(folder / "config.json")
+            own = {key: value for key, value in there.items() if key in {*EXPERIMENT, "seed"}}
             check_recipe(config.model_copy(update=own), folder)
-            runs.setdefault(name, []).append(run)
+            runs.setdefault(name, []).append(load_run(folder))
     return runs
 
 
@@ -267,14 +267,14 @@ def predictions_of(
 
 
 def accuracy_table(runs: dict[str, list[Run]]) -> pd.DataFrame:
-    """Final accuracies: a row for each of the report's runs, and the ceiling, and each measure.
+    """Final accuracies: a row for each of the report's runs, and the ceiling, and each accuracy.
 
     Columns: run, measure, reported, and the fields of intervals.Estimate. What was not reported or not run is
     NaN, with n = 0.
     """
     rows = []
     for name in TITLES:
-        for metric in ACCURACIES:
+        for metric in ACCURACIES | FURTHER:
             found = final_accuracy(runs[name], metric).as_dict() if name in runs else {"n": 0}
             reported = REPORTED.get(name, {}).get(metric, float("nan"))
             rows.append({"run": name, "measure": metric, "reported": reported, **found})
@@ -346,13 +346,13 @@ def confusion_matrix(seeds: list[Run], measure: str) -> np.ndarray:
 
 def most_confused(matrix: np.ndarray, most: int = CONFUSED) -> list[int]:
     """The classes of the most confused pairs, partners beside each other, until there are `most`."""
-    either_way = np.triu(matrix + matrix.T, k=1)
+    pairs = np.stack(np.triu_indices(len(matrix), k=1), axis=1)
+    either_way = matrix[pairs[:, 0], pairs[:, 1]] + matrix[pairs[:, 1], pairs[:, 0]]
     chosen: list[int] = []
-    for place in np.argsort(-either_way, axis=None, kind="stable"):
-        new = [int(label) for label in np.unravel_index(place, matrix.shape) if label not in chosen]
-        if len(chosen) + len(new) > most or len(chosen) == len(matrix):
-            break
-        chosen += new
+    for pair in pairs[np.argsort(-either_way, kind="stable")].tolist():
+        new = [label for label in pair if label not in chosen]
+        if len(chosen) + len(new) <= most:
+            chosen += new
     return chosen
 
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,11 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if native else torch.float32
+
+
+def repeatable() -> AbstractContextManager[None]:
+    """On a GPU, the algorithms that repeat to the bit, not the fastest, and no shortened float32."""
+    return torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:
@@ -169,10 +175,8 @@ class Trainer:
         """
         epochs, steps = self.config.training.epochs, len(self.sampler)
         name = f"{self.config.run} seed {self.config.seed}"
-        # On a GPU the fastest algorithms do not repeat to the bit.
-        repeatable = torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
         bar = tqdm(total=epochs * steps, initial=self.progress.steps, desc=name, unit="step", mininterval=0.5)
-        with repeatable, bar:
+        with repeatable(), bar:
             if not self.progress.metrics:
                 self._timed(lambda: self._record(loss=math.nan, rate=math.nan))
             while self.progress.epoch < epochs:
