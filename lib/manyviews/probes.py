@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from manyviews.train import resolve_precision
 
 SEARCHED = 2**24  # numbers of fitted features, and of queries, that are searched at a time
-PRODUCTS = 2**23  # distances that are estimated at a time
-WORK = 2**20  # numbers of all else that is held at a time; in float64 8 MiB, to stay in a CPU's cache
+PRODUCTS = 2**22  # distances that are estimated at a time
+WORK = 2**19  # numbers of all else that is held at a time; in float64 4 MiB, to stay in a CPU's cache
 LINEAR_GRADIENT = 1e-4  # largest entry of the scaled gradient at which a linear probe counts as fitted
 LEAST_LOSS = 1e-3  # nats; of an objective below it, the gradient need not be smaller still
 LINEAR_MEMORY = 20  # steps that L-BFGS remembers
@@ -101,10 +101,13 @@ def _nearest(fit: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
     tied = torch.zeros(len(queries), dtype=torch.bool, device=queries.device)
     left = torch.arange(len(queries), device=queries.device)
     for dtype in _precisions(fit.device):
-        candidates, bound = _candidates(fit, queries[left], min(len(fit), 2 * k + 32), dtype)
-        squared, rows = _sorted_by_distance(fit, queries[left], candidates)
-        proven = squared[:, k - 1] < bound
+        bounds, candidates = _candidates(fit, queries[left], min(len(fit), 2 * k + 32), dtype)
+        squared, rows = _sorted_by_distance(fit, queries[left], bounds, candidates, k)
         distances[left], numbers[left] = squared[:, :k], rows[:, :k]
+        if squared.shape[1] == len(fit):
+            proven = torch.ones_like(left, dtype=torch.bool)
+        else:
+            proven = squared[:, k - 1] < bounds[:, -1]
         if squared.shape[1] > k:
             tied[left] = proven & (squared[:, k - 1] == squared[:, k])
         left = left[~proven]
@@ -126,9 +129,9 @@ def _precisions(device: torch.device) -> list[torch.dtype]:
 
 
 def _candidates(fit: Tensor, queries: Tensor, count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Rows that may be among the nearest: numbers (M, count), and a bound (M,).
+    """Lower bounds of squared distances, the smallest `count` of each query, and the numbers of the rows.
 
-    The squared distance of every other row is at least the bound.
+    Both are (M, count), the smallest bound first; the bounds of all other rows are larger than the last.
     """
     centre = fit[:: -(-len(fit) // 4096)].double().mean(dim=0)  # any point near the middle will do
     x = torch.cat([_query_factors(part, centre, dtype) for part in _blocks(queries)])  # (M, D + 8)
@@ -142,9 +145,8 @@ def _candidates(fit: Tensor, queries: Tensor, count: int, dtype: torch.dtype) ->
         bounds, best = _smallest(bounds, count)
         numbers = numbers.gather(1, best)
         start += len(block)
-    if count == len(fit):
-        return numbers, torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
-    return numbers, bounds.amax(dim=1).double() * (1 - torch.finfo(dtype).eps)  # the products are rounded
+    bounds, order = bounds.double().sort(dim=1)
+    return bounds * (1 - torch.finfo(dtype).eps), numbers.gather(1, order)  # the products were rounded
 
 
 def _query_factors(queries: Tensor, centre: Tensor, dtype: torch.dtype) -> Tensor:
@@ -217,18 +219,33 @@ def _smallest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return found.values, columns.gather(1, found.indices)
 
 
-def _sorted_by_distance(fit: Tensor, queries: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Exact squared distances (M, k) to the rows of these numbers, and the numbers, nearest first."""
-    numbers = numbers.sort(dim=1).values  # so that of equal distances the first row comes first
-    at_a_time = max(1, WORK // (numbers.shape[1] * fit.shape[1]))
-    pairs = zip(queries.split(at_a_time), numbers.split(at_a_time), strict=True)
-    squared, order = torch.cat([_squared_distances(fit[n], x[:, None]) for x, n in pairs]).sort(stable=True)
-    return squared, numbers.gather(1, order)
+def _sorted_by_distance(
+    fit: Tensor, queries: Tensor, bounds: Tensor, numbers: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    """Exact squared distances to candidates, nearest first, and their numbers, both (M, count).
+
+    The distances of candidates that cannot be among the k nearest are not computed, and given as infinite.
+    """
+    squared = torch.full_like(bounds, torch.inf)
+    first = torch.zeros_like(bounds, dtype=torch.bool)
+    first[:, :k] = True
+    squared[first] = _squared_distances(fit, queries, numbers, first)
+    farthest = squared[:, :k].amax(dim=1, keepdim=True)  # the k-th nearest is no farther
+    others = ~first & ~(bounds > farthest)  # so that a bound that is not a number excludes nothing
+    squared[others] = _squared_distances(fit, queries, numbers, others)
+    numbers, order = numbers.sort(dim=1)  # so that of equal distances the first row comes first
+    squared, by_distance = squared.gather(1, order).sort(dim=1, stable=True)
+    return squared, numbers.gather(1, by_distance)
 
 
-def _squared_distances(rows: Tensor, query: Tensor) -> Tensor:
-    """Exact but for the last digits of float64, and equal for equal rows wherever they stand."""
-    return (rows.double() - query.double()).square_().sum(dim=-1)
+def _squared_distances(fit: Tensor, queries: Tensor, numbers: Tensor, chosen: Tensor) -> Tensor:
+    """Squared distances of the chosen of the pairs (M, count) of a query and a row, as a vector.
+
+    Exact but for the last digits of float64, and equal for equal rows wherever they stand.
+    """
+    at_a_time = max(1, WORK // fit.shape[1])
+    pairs = zip(numbers[chosen].split(at_a_time), chosen.nonzero()[:, 0].split(at_a_time), strict=True)
+    return torch.cat([(fit[n].double() - queries[i].double()).square_().sum(dim=1) for n, i in pairs])
 
 
 def _heap_order(fit: Tensor, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -238,7 +255,7 @@ def _heap_order(fit: Tensor, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
     enters if it is nearer than the top and throws the top out; which of several farthest rows is on top
     depends on the whole walk, so the walk is repeated here.
     """
-    squared = torch.cat([_squared_distances(block, query) for block in _blocks(fit)])
+    squared = torch.cat([(block.double() - query.double()).square_().sum(dim=1) for block in _blocks(fit)])
     heap = [(float("inf"), -1)] * k
     for start in range(0, len(fit), 4096):
         block = squared[start : start + 4096].tolist()
