@@ -70,6 +70,20 @@ def test_every_profile_is_valid_and_leaves_nothing_to_the_notebooks_own_paramete
         ),
         ({"views": {"crop_scale": [0.9, 0.2]}}, r"crop_scale must be \[low, high\]"),
         ({"views": {"blur_kernel": 4}}, "blur_kernel must be odd, not 4"),
+        (
+            {"n_views": 8, "training": {"views_per_batch": 3, "batch_size": 6}},
+            r"'training': views_per_batch \(3\) must divide n_views \(8\).*use one of \[2, 4, 8\]",
+        ),
+        ({"training": {"views_per_batch": 4}}, r"\(4\) must divide n_views \(2\).*use one of \[2\]"),
+        (
+            {"n_views": 8, "training": {"views_per_batch": 8, "batch_size": 50}},
+            r"2 \* batch_size \(100\) views.*batch_size that is a multiple of 4 and at least 8",
+        ),
+        (
+            {"n_views": 8, "training": {"views_per_batch": 8, "batch_size": 4}},
+            "of two images or more; use a batch_size that is a multiple of 4 and at least 8",
+        ),
+        ({"training": {"multi_view_loss": "between"}}, "multi_view_loss': .*'pairs', 'outside' or 'inside'"),
         ({"data": {"name": "folder"}}, "needs data.path"),
         ({"data": {"name": "fractals", "classes": 3}}, "fractals need data.ood_classes"),
         ({"device": "gpu"}, "parameter 'device'"),
@@ -85,6 +99,23 @@ def test_all_mistakes_are_named_at_once():
     with pytest.raises(ConfigError) as error:
         RunConfig(**EXPERIMENT | PAPER | {"depth": 50, "n_views": 3})
     assert len(str(error.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "views_per_batch", "images"), [(256, 2, 256), (256, 4, 128), (256, 8, 64), (6, 3, 4)]
+)
+def test_a_batch_keeps_its_number_of_views(batch_size, views_per_batch, images):
+    """study, C3: more views of an image in a batch are compared at an equal batch of views."""
+    training = config.TrainingConfig(batch_size=batch_size, views_per_batch=views_per_batch)
+    assert training.images_per_batch == images
+    assert images * views_per_batch == 2 * batch_size
+
+
+def test_a_configuration_from_before_views_per_batch_is_of_pairs():
+    old = RunConfig(**EXPERIMENT, **PAPER).model_dump(mode="json")
+    del old["training"]["views_per_batch"], old["training"]["multi_view_loss"]
+    assert RunConfig(**old).training.views_per_batch == 2
+    assert RunConfig(**old).recipe() == RunConfig(**EXPERIMENT, **PAPER).recipe()
 
 
 def test_a_configuration_cannot_be_changed():

@@ -358,6 +358,15 @@ def test_seeds_give_different_runs():
     assert [run.config["seed"] for run in load_runs(config())["baseline"]] == [0, 1]
 
 
+def test_a_run_from_before_views_per_batch_is_kept_as_one_of_pairs():
+    run = run_experiment(config())
+    old = json.loads((folder() / "config.json").read_text())
+    del old["training"]["views_per_batch"], old["training"]["multi_view_loss"]
+    (folder() / "config.json").write_text(json.dumps(old))
+    assert run_experiment(config()).config == run.config
+    assert run.config["training"]["views_per_batch"] == 2
+
+
 def test_a_stored_configuration_reads_back():
     run = run_experiment(config())
     check_recipe(RunConfig(**run.config), run.folder)

@@ -38,6 +38,12 @@ def test_other_images_are_told_apart_from_other_training():
         check_reference(other, make_reference([RUN]))
 
 
+def test_a_reference_from_before_a_key_was_there_has_its_default():
+    reference = make_reference([RUN])
+    del reference["baseline"]["recipe"]["training"]["views_per_batch"]
+    assert "5 values within" in check_reference(RUN, reference)
+
+
 def test_another_configuration_is_not_compared():
     other = dataclasses.replace(RUN, config=RUN.config | {"seed": 5})
     assert "nothing compared" in check_reference(other, make_reference([RUN]))

@@ -182,6 +182,16 @@ def test_a_run_is_read_in_a_sentence():
     assert "fell from 10.0 %" in report.reading(made_up_runs({"baseline": [0.05]})["baseline"][0], 0.25)
 
 
+def test_the_methods_say_how_views_of_an_image_meet_in_a_batch():
+    runs = made_up_runs({"views8": [0.2]})
+    assert "8 views of each image per epoch, paired two by two, in 4 passes" in report.methods_text(runs)
+    runs["views8"][0].config["training"] |= {"views_per_batch": 8, "multi_view_loss": "inside"}
+    text = report.methods_text(runs)
+    assert "8 of them together in a batch, with the loss of many views in the definition `inside`" in text
+    assert "in 1 pass over the images" in text
+    assert "two by two" not in text
+
+
 def test_departures_from_the_report_are_listed_with_its_values():
     text = report.methods_text(made_up_runs(FINALS))
     assert "`training.epochs` 4 (50)" in text

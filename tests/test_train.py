@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import shutil
 
 import pytest
@@ -9,12 +10,14 @@ import torch
 
 from manyviews import train
 from manyviews.config import ConfigError, RunConfig, TrainingConfig
+from manyviews.losses import multi_view_nt_xent
 from manyviews.models import SimCLR, make_backbone, make_projection_head
-from manyviews.sampler import PairSampler
+from manyviews.sampler import ViewSampler
 from manyviews.train import Trainer, TrainingFailed, learning_rate, make_model
 
 IMAGES = torch.randint(0, 256, (20, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(20) % 4
+DEFINITIONS = ("pairs", "outside", "inside")  # of the loss of many views
 
 
 def config(**changes) -> RunConfig:
@@ -33,7 +36,8 @@ def config(**changes) -> RunConfig:
         "n_views": 4,
         "device": "cpu",
         "data": {"name": "folder", "path": "none", "image_size": 12},
-        "network": {"width": 4, "feature_dim": 10, "projection_hidden": 16, "projection_dim": 8},
+        # At widths below 12 the gradient of a 1x1 convolution with stride overwrites memory (oneDNN 3.12).
+        "network": {"width": 16, "feature_dim": 10, "projection_hidden": 16, "projection_dim": 8},
         "training": training | changes.pop("training", {}),
     }
     return RunConfig(**values | changes)
@@ -46,6 +50,16 @@ def evaluate(backbone) -> dict:
 
 def weights(trainer: Trainer) -> torch.Tensor:
     return torch.cat([value.flatten().double() for value in trainer.model.state_dict().values()])
+
+
+def recording(forward, sizes: list[int]):
+    """The forward pass of a network, which notes the size of each batch."""
+
+    def noted(self, x):
+        sizes.append(len(x))
+        return forward(self, x)
+
+    return noted
 
 
 class Interrupted(Exception):
@@ -61,10 +75,11 @@ class Interrupted(Exception):
         (7, {"optimizer": "sgd"}),
         (7, {"joint_forward": True}),
         (7, {"precision": "bfloat16", "schedule_per": "step"}),
+        (7, {"views_per_batch": 4}),
     ],
 )
 def test_a_resumed_run_ends_bit_identical(tmp_path, monkeypatch, crash_after, changes):
-    """Six steps an epoch, so the crashes are at the start, within the first and within the second epoch."""
+    """Crashes are at the start, within the first and within the second epoch, which has 5 or 6 steps."""
     whole = Trainer(config(training=changes), IMAGES, LABELS, tmp_path / "whole", evaluate)
     whole.run()
 
@@ -81,7 +96,9 @@ def test_a_resumed_run_ends_bit_identical(tmp_path, monkeypatch, crash_after, ch
         Trainer(config(training=changes), IMAGES, LABELS, tmp_path / "broken", evaluate).run()
     monkeypatch.setattr(Trainer, "_step", step)
     resumed = Trainer(config(training=changes), IMAGES, LABELS, tmp_path / "broken", evaluate)
-    assert resumed.progress.epoch == crash_after // 6  # loses the work since the last epoch, no more
+    assert resumed.progress.epoch == crash_after // len(
+        resumed.sampler
+    )  # loses the work since the last epoch, no more
     resumed.run()
 
     assert torch.equal(weights(resumed), weights(whole))
@@ -127,22 +144,35 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
     assert weights(kept).isfinite().all()
 
 
-def test_training_lowers_the_loss(tmp_path):
-    """Images of one colour each, which views without jitter keep: easy to tell apart."""
+@pytest.mark.parametrize(
+    ("views_per_batch", "definition", "least"),
+    [(2, "outside", 0), (4, "pairs", 0), (4, "outside", math.log(3)), (4, "inside", 0)],
+)
+def test_training_lowers_the_loss(tmp_path, views_per_batch, definition, least):
+    """Images of one colour each, which views without jitter keep: easy to tell apart.
+
+    With three positives outside the logarithm, their probabilities add up to less than 1, and the loss
+    cannot fall below log 3.
+    """
     images = IMAGES[:, :, :1, :1].expand(-1, -1, 12, 12).contiguous()
     easy = config(
         views={"jitter_p": 0, "grayscale_p": 0},
         network=dict(config().network) | {"projection_norm": True},
-        training={"epochs": 12, "temperature": 0.2},
+        training={
+            "epochs": 12,
+            "temperature": 0.2,
+            "views_per_batch": views_per_batch,
+            "multi_view_loss": definition,
+        },
     )
     metrics = Trainer(easy, images, torch.arange(len(images)), tmp_path, evaluate).run().metrics
-    assert metrics[-1]["loss_nats"] < 0.7 * metrics[1]["loss_nats"]
+    assert least < metrics[-1]["loss_nats"] < least + 0.7 * (metrics[1]["loss_nats"] - least)
 
 
 def test_a_supervised_run_learns_its_labels(tmp_path):
     """Four classes, a colour each: cross-entropy starts near log 4 and falls to almost nothing."""
     images = IMAGES[LABELS, :, :1, :1].expand(-1, -1, 12, 12).contiguous()
-    easy = {"views": {"jitter_p": 0, "grayscale_p": 0}, "training": {"epochs": 10}}
+    easy = {"views": {"jitter_p": 0, "grayscale_p": 0}, "training": {"epochs": 20}}
     trainer = Trainer(config(objective="supervised", **easy), images, LABELS, tmp_path, evaluate)
     assert trainer.model.projection_head.out_features == 4
     losses = [row["loss_nats"] for row in trainer.run().metrics]
@@ -157,6 +187,9 @@ def test_a_supervised_loss_pairs_each_image_with_its_label(tmp_path):
     z = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     expected = [-torch.log_softmax(z[row], 0)[LABELS[images[row % 3]]] for row in range(6)]
     assert trainer._loss(z, images) == pytest.approx(sum(expected).item() / 6, rel=1e-6)
+    twice = {"views_per_batch": 4}  # the same rows again as third and fourth views
+    trainer = Trainer(config(objective="supervised", training=twice), IMAGES, LABELS, tmp_path, evaluate)
+    assert trainer._loss(z.repeat(2, 1), images) == pytest.approx(sum(expected).item() / 6, rel=1e-6)
 
 
 def test_counts_what_it_does(tmp_path):
@@ -165,6 +198,36 @@ def test_counts_what_it_does(tmp_path):
     assert progress.steps == 3 * 2 * 3
     assert progress.images_forwarded == 3 * 20 * 4
     assert [row["epoch"] for row in progress.metrics] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_more_views_in_a_batch_forward_as_many_in_as_many_steps(tmp_path, monkeypatch, joint):
+    """20 images, 4 views, 20 views a batch: 4 steps an epoch, with 10 images in a batch or with 5."""
+    forwards = []
+    monkeypatch.setattr(SimCLR, "forward", recording(SimCLR.forward, forwards))
+    for views_per_batch in (2, 4):
+        forwards.clear()
+        sizes = {"batch_size": 10, "views_per_batch": views_per_batch, "joint_forward": joint}
+        folder = tmp_path / str(views_per_batch)
+        progress = Trainer(config(training=sizes), IMAGES, LABELS, folder, evaluate).run()
+        assert (progress.steps, progress.images_forwarded) == (3 * 4, 3 * 4 * 20)
+        assert forwards == ([20] * 12 if joint else [20 // views_per_batch] * views_per_batch * 12)
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS)
+def test_one_step_with_many_views_is_the_loss_of_all_views_of_its_images(tmp_path, definition):
+    """Oracle: views, forward and loss written out, view by view."""
+    sizes = {"views_per_batch": 4, "multi_view_loss": definition}
+    trainer = Trainer(config(training=sizes), IMAGES, LABELS, tmp_path, evaluate)
+    images, views = next(trainer.sampler.epoch(0))
+    assert views.shape == (4, 4)
+    expected = make_model(config())
+    z = [
+        expected(train.make_views(IMAGES, images, views[:, v], 0, seed=0, size=12, config=config().views))
+        for v in range(4)
+    ]
+    loss = multi_view_nt_xent(torch.cat(z), 4, 0.5, definition)
+    torch.testing.assert_close(trainer._step(images, views, 0.01), loss.detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_evaluates_first_last_and_every_so_often(tmp_path):
@@ -195,21 +258,25 @@ def test_one_step_is_plain_simclr(tmp_path):
 
 def test_what_a_step_is_made_of_reads_nothing_back():
     """On a GPU the host would wait. Oracle: torch's `meta` device, whose tensors have no values to read."""
-    images, views = next(PairSampler(20, 4, 8, seed=0).epoch(0, "meta"))
+    images, views = next(ViewSampler(20, 4, 8, seed=0).epoch(0, "meta"))
     x = train.make_views(
         IMAGES.to("meta"), images.repeat(2), views.T.flatten(), 0, seed=0, size=12, config=config().views
     )
     model = make_model(config()).to("meta")
     train.nt_xent(model(x), 0.5).backward()
+    for definition in DEFINITIONS:
+        multi_view_nt_xent(model(x), 4, 0.5, definition).backward()
     assert all(p.grad.is_meta for p in model.parameters())
 
 
-def test_joint_and_separate_forward_differ_in_batch_norm_only(tmp_path):
+@pytest.mark.parametrize("views_per_batch", [2, 4])
+def test_joint_and_separate_forward_differ_in_batch_norm_only(tmp_path, views_per_batch):
     """In evaluation mode BatchNorm has fixed statistics, and both give the same loss; in training not."""
     losses = {}
     for joint in (False, True):
         for mode in (False, True):
-            trainer = Trainer(config(training={"joint_forward": joint}), IMAGES, LABELS, tmp_path, evaluate)
+            changes = {"joint_forward": joint, "views_per_batch": views_per_batch}
+            trainer = Trainer(config(training=changes), IMAGES, LABELS, tmp_path, evaluate)
             trainer.model.train(mode)
             losses[joint, mode] = trainer._step(*next(trainer.sampler.epoch(0)), 0.0).item()
     assert losses[True, False] == pytest.approx(losses[False, False], rel=1e-5)
@@ -249,17 +316,35 @@ def test_initial_weights_depend_on_the_seed_only():
 
 
 def test_model_is_what_the_configuration_says():
-    expected = SimCLR(make_backbone(18, "conv3", 4, 10), make_projection_head(10, 16, 8, norm=False))
+    expected = SimCLR(make_backbone(18, "conv3", 16, 10), make_projection_head(10, 16, 8, norm=False))
     assert str(make_model(config())) == str(expected)
 
 
 def test_a_batch_of_one_image_is_refused_with_the_fix(tmp_path):
     with pytest.raises(ConfigError, match=r"batch_size 19 leaves a last batch of one .* use 18"):
         Trainer(config(training={"batch_size": 19}), IMAGES, LABELS, tmp_path, evaluate)
-    with pytest.raises(ConfigError, match=r"batch_size 2 leaves .* use 3"):
-        train.check_batches(21, 2)
-    with pytest.raises(ConfigError, match="batch_size 21 exceeds the 20 training images"):
+    with pytest.raises(
+        ConfigError, match=r"batch_size 21 puts 21 images .* more than the 20 training images"
+    ):
         Trainer(config(training={"batch_size": 21}), IMAGES, LABELS, tmp_path, evaluate)
+
+
+@pytest.mark.parametrize(
+    ("n_images", "batch_size", "views_per_batch", "message"),
+    [
+        (21, 2, 2, "batch_size 2 leaves .* use 3$"),
+        (21, 8, 4, "batch_size 8 leaves .* use 6$"),  # 3 images: 7 batches
+        (17, 32, 8, "batch_size 32 leaves .* use 28$"),  # 7 images: two batches and one of 3 images
+        (3, 3, 3, "batch_size 3 leaves .* use another training.views_per_batch$"),
+        (20, 42, 4, "batch_size 42 puts 21 images .* more than the 20 training images"),
+    ],
+)
+def test_the_fix_of_a_batch_size_works(n_images, batch_size, views_per_batch, message):
+    sizes = {"batch_size": batch_size, "views_per_batch": views_per_batch}
+    with pytest.raises(ConfigError, match=message):
+        train.check_batches(n_images, TrainingConfig(**sizes))
+    if fix := re.search(r"use (\d+)$", message):
+        train.check_batches(n_images, TrainingConfig(**sizes | {"batch_size": int(fix[1])}))
 
 
 def test_a_missing_gpu_is_named():

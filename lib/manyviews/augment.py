@@ -297,7 +297,7 @@ def make_views(
     Args:
         dataset: all images, (N, 3, H, W) uint8; where they lie, the views are made.
         images: which image each view is of, (B,) int64.
-        views: which of the image's views, (B,) int64; see PairSampler.
+        views: which of the image's views, (B,) int64; see ViewSampler.
         epoch: fresh views each epoch, unless config.frozen.
         seed: of the study.
         size: height and width of a view, pixels.

@@ -5,11 +5,20 @@ A profile (notebooks/profiles/*.yaml) names only what departs from it.
 
 import ast
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from manyviews import paths
 
@@ -21,6 +30,7 @@ PositiveInt = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+MultiViewLoss = Literal["pairs", "outside", "inside"]  # see losses.multi_view_nt_xent
 
 
 class ConfigError(ValueError):
@@ -103,13 +113,18 @@ class TrainingConfig(Section):
     epochs: PositiveInt = 50
     warmup_epochs: Annotated[int, Field(ge=0)] = 10
     schedule_per: Literal["epoch", "step"] = "epoch"  # how often the learning rate moves
-    batch_size: Annotated[int, Field(ge=2)] = 256  # images; each gives two views
+    batch_size: Annotated[int, Field(ge=2)] = 256  # pairs of views: a batch holds 2 * batch_size views
+    # Of each image in a batch. More of them leave room for fewer images: the batch keeps its size.
+    views_per_batch: Annotated[int, Field(ge=2)] = 2
+    multi_view_loss: MultiViewLoss = "outside"  # all are NT-Xent for 2 views a batch
     temperature: Positive = 0.5
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive = 0.6
     weight_decay: NonNegative = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of sgd
-    joint_forward: bool = False  # both views in one forward pass, so in one BatchNorm batch
+    # All views of a batch in one forward pass, so in one BatchNorm batch. Apart, BatchNorm sees one view of
+    # each image: 2 * batch_size / views_per_batch in all.
+    joint_forward: bool = False
     # auto: bfloat16 where the processor has it. float64 is for regression checks: training amplifies rounding
     # a million times within tens of steps, so that float32 gives other accuracies on another processor.
     precision: Literal["auto", "bfloat16", "float32", "float64"] = "auto"
@@ -121,6 +136,22 @@ class TrainingConfig(Section):
                 f"warmup_epochs ({self.warmup_epochs}) must be fewer than epochs ({self.epochs})"
             )
         return self
+
+    @model_validator(mode="after")
+    def _whole_images(self) -> "TrainingConfig":
+        size, views = self.batch_size, self.views_per_batch
+        if views > size or 2 * size % views:
+            raise ValueError(
+                f"a batch holds 2 * batch_size ({2 * size}) views, and must be views_per_batch ({views}) of "
+                f"each of two images or more; use a batch_size that is a multiple of "
+                f"{views // math.gcd(2, views)} and at least {views}"
+            )
+        return self
+
+    @property
+    def images_per_batch(self) -> int:
+        """Images in a full batch, each with views_per_batch views."""
+        return 2 * self.batch_size // self.views_per_batch
 
 
 class EvaluationConfig(Section):
@@ -165,6 +196,18 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     claims: ClaimsConfig = ClaimsConfig()
+
+    @field_validator("training")
+    @classmethod
+    def _whole_passes(cls, training: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
+        n_views = info.data.get("n_views", 0)  # not there if it is wrong itself
+        if n_views % training.views_per_batch:
+            fitting = [k for k in range(2, n_views + 1) if n_views % k == 0]
+            raise ValueError(
+                f"views_per_batch ({training.views_per_batch}) must divide n_views ({n_views}), so that an "
+                f"epoch uses each view once; use one of {fitting}"
+            )
+        return training
 
     def __init__(self, **values: Any):
         try:

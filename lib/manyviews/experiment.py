@@ -107,7 +107,7 @@ def _run(config: RunConfig, folder: Path) -> None:
         )
     device = resolve_device(config.device)
     dataset = load_dataset(config.data)
-    check_batches(len(dataset.train.labels), config.training.batch_size)
+    check_batches(len(dataset.train.labels), config.training)
     check_probes(dataset, config.evaluation)
     write_json(partial / "config.json", config.model_dump(mode="json"))
     note_environment(

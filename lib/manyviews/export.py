@@ -16,7 +16,16 @@ from manyviews.claims import window_start
 from manyviews.config import ConfigError, RunConfig
 from manyviews.encoder import ImageEncoder
 from manyviews.files import read_json
-from manyviews.report import OPTIMIZERS, data_text, departures_text, labels_text, percent, rates_text, table
+from manyviews.report import (
+    OPTIMIZERS,
+    data_text,
+    departures_text,
+    labels_text,
+    percent,
+    rates_text,
+    table,
+    views_text,
+)
 from manyviews.results import ACCURACIES, REPORTED, Run, load_run, partial_folder
 from manyviews.train import make_model
 
@@ -157,8 +166,8 @@ def training_text(run: Run) -> str:
     return (
         f"Run `{run.name}`, seed {c['seed']}, profile `{c['profile']}`: a ResNet-{c['depth']} with stem "
         f"`{c['stem']}`, width {c['network']['width']} and {s['parameters'] / 1e6:.2f} million parameters, "
-        f"projection head included. It learned without labels from {c['n_views']} views of each image per "
-        f"epoch, paired two by two: NT-Xent loss, {OPTIMIZERS[c['training']['optimizer']]}, {s['epoch']} "
+        f"projection head included. It learned without labels from {views_text(c)}: NT-Xent loss, "
+        f"{OPTIMIZERS[c['training']['optimizer']]}, {s['epoch']} "
         f"epochs, {s['steps']:,} steps. That took {e['wall_time_s']:,.0f} s on {e['device']} in "
         f"{e['precision']}, from code {e['git_commit'] or 'of an unknown commit'}{changes}."
     )

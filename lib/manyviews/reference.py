@@ -30,8 +30,8 @@ def check_reference(run: Run, reference: dict | None = None) -> str:
         ReferenceMismatch: names each value that is off, and by how much.
     """
     reference = read_json(REFERENCE) if reference is None else reference
-    expected = reference.get(run.name, {})
-    if expected.get("recipe") != RunConfig(**run.config).recipe():
+    expected = reference.get(run.name)
+    if expected is None or RunConfig(**expected["recipe"]).recipe() != RunConfig(**run.config).recipe():
         return f"{run.name}: no reference for this configuration, nothing compared"
     if run.environment["data_sha256"] != expected["data_sha256"]:
         raise ReferenceMismatch(

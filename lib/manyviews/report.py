@@ -1,6 +1,7 @@
 """The report's tables and sentences, all computed from results, and its export."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -107,6 +108,18 @@ def labels_text(run: Run) -> str:
     )
 
 
+def views_text(config: dict[str, Any]) -> str:
+    """How many views of an image a run sees in an epoch, and how they meet in its batches."""
+    training = config["training"]
+    together = (
+        "paired two by two"
+        if training["views_per_batch"] == 2
+        else f"{training['views_per_batch']} of them together in a batch, with the loss of many views in the "
+        f"definition `{training['multi_view_loss']}`"
+    )
+    return f"{config['n_views']} views of each image per epoch, {together}"
+
+
 def methods_text(runs: dict[str, list[Run]]) -> str:
     """How the numbers were made, read from the configurations of the runs."""
     run = any_run(runs)
@@ -116,10 +129,11 @@ def methods_text(runs: dict[str, list[Run]]) -> str:
     lines = [data_text(run), ""]
     for name, seeds in runs.items():
         of = seeds[0].config
+        n_passes = of["n_views"] // of["training"]["views_per_batch"]
         lines.append(
             f"- **{TITLES[name]}** (`{name}`): depth {of['depth']}, stem `{of['stem']}`, width "
-            f"{of['network']['width']}, {of['n_views']} views of each image per epoch, paired two by two, in "
-            f"{of['n_views'] // 2} {'pass' if of['n_views'] == 2 else 'passes'} over the images; seeds "
+            f"{of['network']['width']}, {views_text(of)}, in {n_passes} "
+            f"{'pass' if n_passes == 1 else 'passes'} over the images; seeds "
             f"{', '.join(str(s.config['seed']) for s in seeds)}."
         )
     lines += [

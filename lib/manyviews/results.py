@@ -183,7 +183,8 @@ def load_run(folder: Path) -> Run:
     ladder = folder / "ladder.csv"
     return Run(
         folder=folder,
-        config=read_json(folder / "config.json"),
+        # Read as a configuration, which fills in what is newer than the run with the value that it had then.
+        config=RunConfig(**read_json(folder / "config.json")).model_dump(mode="json"),
         summary=read_json(folder / "summary.json"),
         environment=read_json(folder / "environment.json"),
         metrics=pd.read_csv(folder / "metrics.csv", float_precision="round_trip"),

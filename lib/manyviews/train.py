@@ -17,9 +17,9 @@ from tqdm import tqdm
 from manyviews.augment import make_views
 from manyviews.config import ConfigError, RunConfig, TrainingConfig
 from manyviews.files import replacing
-from manyviews.losses import nt_xent
+from manyviews.losses import multi_view_nt_xent, nt_xent
 from manyviews.models import SimCLR, make_backbone, make_projection_head
-from manyviews.sampler import PairSampler
+from manyviews.sampler import ViewSampler
 
 STEPS_BETWEEN_CHECKS = 10  # reading the loss makes a GPU wait, so it is not read at each step
 
@@ -143,7 +143,7 @@ class Trainer:
         folder: Path,
         evaluate: Callable[[nn.Module], dict[str, Any]],
     ):
-        check_batches(len(images), config.training.batch_size)
+        check_batches(len(images), config.training)
         self.config = config
         self.folder = folder
         self.evaluate = evaluate
@@ -153,7 +153,13 @@ class Trainer:
             torch.float64 if self.precision == torch.float64 else torch.float32
         )  # of weights and views
         self.images, self.labels = images.to(self.device), labels.to(self.device)
-        self.sampler = PairSampler(len(images), config.n_views, config.training.batch_size, config.seed)
+        self.sampler = ViewSampler(
+            len(images),
+            config.n_views,
+            config.training.images_per_batch,
+            config.seed,
+            config.training.views_per_batch,
+        )
         n_classes = int(labels.max()) + 1
         self.model = make_model(config, n_classes).to(
             self.device, self.dtype, memory_format=torch.channels_last
@@ -216,23 +222,24 @@ class Trainer:
         self._record(loss=torch.stack(losses).double().mean().item(), rate=rate)
 
     def _step(self, images: Tensor, views: Tensor, rate: float) -> Tensor:
-        """One optimiser step on images (B,) and their pairs of views (B, 2); gives the loss."""
+        """One optimiser step on images (B,) and their views (B, K); gives the loss."""
+        n_views = views.shape[1]
         x = make_views(
             self.images,
-            images.repeat(2),
+            images.repeat(n_views),
             views.T.flatten(),
             self.progress.epoch,
             seed=self.config.seed,
             size=self.config.data.image_size,
             config=self.config.views,
             dtype=self.dtype,
-        ).contiguous(memory_format=torch.channels_last)  # (2B, 3, H, W): all first views, then all second
+        ).contiguous(memory_format=torch.channels_last)  # (KB, 3, H, W): all first views, all second, ...
         with torch.autocast(self.device.type, self.precision, enabled=self.precision == torch.bfloat16):
             # Apart, BatchNorm sees one view of each image at a time, as in the report.
             z = (
                 self.model(x)
                 if self.config.training.joint_forward
-                else torch.cat([self.model(v) for v in x.chunk(2)])
+                else torch.cat([self.model(v) for v in x.chunk(n_views)])
             )
         loss = self._loss(z, images)
         self.optimizer.zero_grad()
@@ -243,10 +250,13 @@ class Trainer:
         return loss.detach()
 
     def _loss(self, z: Tensor, images: Tensor) -> Tensor:
-        """Loss of the head's outputs z (2B, .) for images (B,), all first views before all second."""
+        """Loss of the head's outputs z (KB, .) for images (B,): all first views, all second, ..."""
+        training, n_views = self.config.training, len(z) // len(images)
+        if self.config.objective == "nt_xent" and n_views == 2:
+            return nt_xent(z, training.temperature)
         if self.config.objective == "nt_xent":
-            return nt_xent(z, self.config.training.temperature)
-        labels = self.labels[images].repeat(2)
+            return multi_view_nt_xent(z, n_views, training.temperature, training.multi_view_loss)
+        labels = self.labels[images].repeat(n_views)
         return F.cross_entropy(z.to(torch.promote_types(z.dtype, torch.float32)), labels)
 
     def _check_finite(self, losses: list[Tensor]) -> None:
@@ -307,20 +317,22 @@ class Trainer:
             ) from error
 
 
-def check_batches(n_images: int, batch_size: int) -> None:
-    """See that NT-Xent finds a negative in each batch.
+def check_batches(n_images: int, training: TrainingConfig) -> None:
+    """See that the loss finds a negative in each batch.
 
     Raises:
         ConfigError: not so; names the nearest batch size that works.
     """
-    if batch_size > n_images:
+    size, views = training.batch_size, training.views_per_batch
+    if training.images_per_batch > n_images:
         raise ConfigError(
-            f"training.batch_size {batch_size} exceeds the {n_images} training images; lower it"
+            f"training.batch_size {size} puts {training.images_per_batch} images into a batch, more than the "
+            f"{n_images} training images; lower it"
         )
-    if n_images % batch_size == 1:
-        sizes = [*range(batch_size - 1, 1, -1), *range(batch_size + 1, n_images + 1)]
-        good = next(size for size in sizes if n_images % size != 1)
+    if n_images % training.images_per_batch == 1:
+        sizes = [*range(size - 1, views - 1, -1), *range(size + 1, n_images * views // 2 + 1)]
+        good = (s for s in sizes if 2 * s % views == 0 and n_images % (2 * s // views) != 1)
         raise ConfigError(
-            f"training.batch_size {batch_size} leaves a last batch of one of the {n_images} training images, "
-            f"which has no negatives; use {good}"
+            f"training.batch_size {size} leaves a last batch of one of the {n_images} training images, "
+            f"which has no negatives; use {next(good, 'another training.views_per_batch')}"
         )
