@@ -51,7 +51,7 @@ def config(**changes) -> RunConfig:
         "warmup_epochs": 1,
         "batch_size": 10,
         "learning_rate": 1e-3,
-        "precision": "float32",
+        "precision": "float64",
     }
     sizes = dict.fromkeys(("classes", "ood_classes"), 3) | dict.fromkeys(
         ("train_per_class", "val_per_class", "ood_per_class"), 10

@@ -71,7 +71,13 @@ def finished(tmp_path_factory) -> Path:
         device="cpu",
         data={"name": "fractals", "image_size": 8, **sizes},
         network={"width": 4},
-        training={"epochs": 3, "warmup_epochs": 1, "batch_size": 10, "learning_rate": 1e-3},
+        training={
+            "epochs": 3,
+            "warmup_epochs": 1,
+            "batch_size": 10,
+            "learning_rate": 1e-3,
+            "precision": "float64",
+        },
         evaluation={"every_epochs": 2},
     )
     with pytest.MonkeyPatch.context() as patch:
