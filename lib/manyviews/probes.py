@@ -244,8 +244,11 @@ def _squared_distances(fit: Tensor, queries: Tensor, numbers: Tensor, chosen: Te
     Exact but for the last digits of float64, and equal for equal rows wherever they stand.
     """
     at_a_time = max(1, WORK // fit.shape[1])
-    pairs = zip(numbers[chosen].split(at_a_time), chosen.nonzero()[:, 0].split(at_a_time), strict=True)
-    return torch.cat([(fit[n].double() - queries[i].double()).square_().sum(dim=1) for n, i in pairs])
+    squared = []
+    for n, i in zip(numbers[chosen].split(at_a_time), chosen.nonzero()[:, 0].split(at_a_time), strict=True):
+        apart = fit.index_select(0, n).double().sub_(queries.index_select(0, i))  # (pairs, D)
+        squared.append(apart.square_().sum(dim=1))
+    return torch.cat(squared)
 
 
 def _heap_order(fit: Tensor, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
