@@ -26,6 +26,15 @@ NOTEBOOKS = {
     "views8": "04_eight_views",
     "supervised": "07_supervised",
 }
+PROCESS_SETTINGS = {  # read from the environment when a kernel starts
+    # Threads that wait for each other give up the core sooner: no slower on an idle machine, and several
+    # times faster beside another program.
+    "GOMP_SPINCOUNT": "10000",
+    # Memory once used is kept for the next step. By default glibc gives large tensors back to the system,
+    # which then clears each page of the next one: up to a sixth of a step's time.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**62),
+}
 SECONDS_BETWEEN_LINES = 15  # of progress, where the output is not a terminal
 
 
@@ -234,13 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     if options.results:
         os.environ["MANYVIEWS_RESULTS"] = str(options.results.resolve())
-    # Threads that wait for each other give up the core sooner: no slower on an idle machine, and several
-    # times faster beside another program. Read by the kernels when they load torch.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    # Memory once used is kept for the next step. By default glibc gives large tensors back to the system,
-    # which then clears each page of the next one: up to a sixth of a step's time.
-    os.environ.setdefault("MALLOC_MMAP_MAX_", "0")
-    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**62))
+    os.environ.update(PROCESS_SETTINGS | os.environ)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     folder = paths.results_root() / options.profile
     failures: list[str] = []

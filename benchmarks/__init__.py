@@ -1,0 +1,1 @@
+"""Speed of this project beside others', and its limits: see README.md."""

@@ -1,0 +1,47 @@
+"""The command line: `python -m benchmarks --help`."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from benchmarks import guard, table
+
+GROUPS = ("training", "views", "network", "growth", "pipeline", "probes")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"guard, or some of: {', '.join(GROUPS)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds, default 5")
+    parser.add_argument("--readme", action="store_true", help="keep the results; write README.md's table")
+    options = parser.parse_args()
+    unknown = set(options.cases) - {"guard", *GROUPS}
+    if unknown:
+        parser.error(f"unknown case '{min(unknown)}'; choose among: guard, {', '.join(GROUPS)}")
+    return options
+
+
+def main() -> int:
+    """Measure what the command line asks for; the exit status is 1 if the guard finds a gross loss."""
+    options = parse_arguments()
+    if "guard" in options.cases:
+        return guard.check(options.repeats)
+    results = table.measure(options.cases or GROUPS, options.repeats)
+    print(table.as_text(results))
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if options.readme:
+        table.keep(results)
+    return 0
+
+
+if __name__ == "__main__":
+    from manyviews.pipeline import PROCESS_SETTINGS
+
+    if not PROCESS_SETTINGS.keys() <= os.environ.keys():  # they are read when a process starts
+        command = [sys.executable, "-m", "benchmarks", *sys.argv[1:]]
+        os.execve(sys.executable, command, PROCESS_SETTINGS | os.environ)
+    sys.exit(main())

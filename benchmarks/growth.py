@@ -1,0 +1,52 @@
+"""Time and memory of training against the numbers of images, passes and images in a batch."""
+
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.timing import Contender, row
+from benchmarks.training import NETWORKS, make_config
+from manyviews.config import RunConfig
+from manyviews.train import Trainer
+
+BASE = {"images": 500, "passes": 1, "batch": 64}
+STEPS = {"images": (500, 2000, 8000), "passes": (1, 4, 16), "batch": (32, 64, 128)}
+
+
+def measure(repeats: int) -> list[dict[str, Any]]:
+    """Seconds and peak memory of an epoch of the demo's first network, each size in a process of its own."""
+    rows = []
+    for name, values in STEPS.items():
+        for value in values:
+            with multiprocessing.get_context("spawn").Pool(1) as fresh:
+                seconds, peak = fresh.apply(epochs, (BASE | {name: value}, repeats))
+            contender = Contender(f"{name}: {value}", epochs)
+            rows += [row(f"growth with {name}, time", contender, "s", seconds)]
+            rows += [row(f"growth with {name}, peak memory", contender, "MB", [peak])]
+    return sorted(rows, key=lambda one: one["case"])  # stable: sizes stay in order
+
+
+def epochs(size: dict[str, int], repeats: int) -> tuple[list[float], float]:
+    """Seconds of each of some epochs after a first, and the process's peak memory in MB."""
+    network = NETWORKS[0]
+    config = make_config(network).model_dump()
+    config |= {"n_views": 2 * size["passes"]}
+    config["training"] |= {"batch_size": size["batch"]}
+    images = torch.zeros(size["images"], 3, network.size, network.size, dtype=torch.uint8)
+    images += torch.arange(len(images))[:, None, None, None].to(torch.uint8)
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    trainer = Trainer(RunConfig(**config), images, labels, Path(tempfile.gettempdir()), lambda _: {})
+    seconds = []
+    for epoch in range(repeats + 1):
+        started = time.perf_counter()
+        for batch in trainer.sampler.epoch(epoch):
+            trainer._step(*batch, 1e-3)
+        seconds.append(time.perf_counter() - started)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
+    return seconds[1:], peak / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
