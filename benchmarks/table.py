@@ -66,7 +66,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 def cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
     if row["median"] is None:
         return row["contender"], "", "", row["note"]
-    numbers = [f"{row[key]:,.4g}" for key in ("median", "low", "high")]
+    numbers = [
+        f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+        for value in (row["median"], row["low"], row["high"])
+    ]
     return row["contender"], "{} ({} to {})".format(*numbers), row["unit"], row["note"]
 
 
