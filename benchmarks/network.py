@@ -54,9 +54,7 @@ def shares(network: Network, work: Callable[[], float], repeats: int) -> list[di
     for _ in range(repeats):
         for kind, share in profiled(work).items():
             measured[kind].append(share)
-    return [
-        row(f"time of: {network}", Contender(kind, work), "%", values) for kind, values in measured.items()
-    ]
+    return [row(f"time of: {network}", kind, "%", values) for kind, values in measured.items()]
 
 
 def profiled(work: Callable[[], float]) -> dict[str, float]:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import Contender, row
+from benchmarks.timing import row
 from manyviews.files import read_json
 
 IMPORT = "import manyviews.experiment"
@@ -23,12 +23,12 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     rows = []
     for name, code in (("import", IMPORT), ("import, network and first step", FIRST_STEP)):
         seconds = [timed([sys.executable, "-c", code]) for _ in range(repeats)]
-        rows.append(row(f"start-up: {name}", Contender("ours", timed), "s", seconds))
+        rows.append(row(f"start-up: {name}", "ours", "s", seconds))
     whole, training = zip(*(smoke_run() for _ in range(repeats)), strict=True)
     rest = [all_of_it - part for all_of_it, part in zip(whole, training, strict=True)]
     parts = {"all": whole, "training and probes along the way": training, "the rest": rest}
     for name, seconds in parts.items():
-        rows.append(row("run_all.sh --profile smoke", Contender(name, timed), "s", seconds))
+        rows.append(row("run_all.sh --profile smoke", name, "s", seconds))
     return rows
 
 

@@ -59,7 +59,7 @@ def _make(backbone: str) -> dict[str, np.ndarray]:
     dataset = load_dataset(CONFIG.data)
     images, queries = dataset.train.as_tensor(), dataset.val.as_tensor()
     if backbone == "trained":
-        trainer = Trainer(CONFIG, images, cache(), lambda _: {})
+        trainer = Trainer(CONFIG, images, torch.from_numpy(dataset.train.labels), cache(), lambda _: {})
         trainer.run()
         network = trainer.model.backbone
     else:
@@ -72,6 +72,6 @@ def _make(backbone: str) -> dict[str, np.ndarray]:
     }
 
 
-def _both_ways_up(network: torch.nn.Module, images: Tensor) -> np.ndarray:
+def _both_ways_up(network: torch.nn.Sequential, images: Tensor) -> np.ndarray:
     turned = images.rot90(dims=(2, 3))
-    return np.concatenate([extract_features(network, x, BATCH) for x in (images, turned)])
+    return np.concatenate([extract_features(network, x, BATCH)["fc"].numpy() for x in (images, turned)])

@@ -1,11 +1,9 @@
-"""The probes against scikit-learn, on features of photographs: `python -m benchmarks.probes [--full]`.
+"""The probes against scikit-learn, on features of photographs.
 
 The first call trains a network for some minutes and keeps its features (see probe_features.py). Both sides
 get the same float32 features and the same number of threads.
 """
 
-import argparse
-import statistics
 import time
 import warnings
 from collections.abc import Callable
@@ -20,12 +18,16 @@ from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsClassifier
 
 from benchmarks import probe_features
+from benchmarks.timing import row
 from manyviews.data import limit
 from manyviews.probes import LinearProbe, fit_linear, knn_predict, nearest
 
-SIZES = ((40, 100), (100, 500), (200, 500))  # classes, images of each; the last only with --full
-STEPS = 50  # of scikit-learn's solver at the last size, where the thousand of the report would take long
-MAX_ITER = 100_000  # more than any fit needs
+SIZES = ((40, 100), (100, 500), (200, 500))  # classes, images of each
+NEIGHBOURS = 5
+MAX_ITER = 100_000  # more than any of our fits needs
+# Of scikit-learn's solver: as in the report, and at the largest size, where that would take an hour, fewer.
+REPORT_STEPS, FEW_STEPS = 1000, 50
+LARGE = 10_000  # fitted images, from which on a linear fit is timed once
 
 
 class Sample(NamedTuple):
@@ -41,22 +43,20 @@ class Sample(NamedTuple):
         return [torch.from_numpy(array) for array in self]
 
 
-def measure(repeats: int, full: bool = False) -> list[dict[str, Any]]:
+def measure(repeats: int) -> list[dict[str, Any]]:
     """Seconds of k-NN and linear probes, ours first in each case.
 
     Args:
-        repeats: of each measurement; scikit-learn's linear fits are run once.
-        full: also 100,000 images of 200 classes, the untrained backbone at 50,000, and scikit-learn's linear
-            fit to our precision at 4,000. Without it, about ten minutes on two cores; with it, an hour.
+        repeats: of each measurement but the linear fits to many images, which are done once.
     """
     rows = []
-    for backbone in ("trained", "random"):
+    for backbone, sizes in (("trained", SIZES), ("random", SIZES[:1])):
         features = probe_features.load(backbone)
-        for size in SIZES if full else SIZES[: 2 if backbone == "trained" else 1]:
+        for size in sizes:
             sample = take(features, *size)
             case = f"{len(sample.fit):,} x {size[0]} classes, {backbone} backbone"
             rows += knn_rows(case, sample, repeats)
-            rows += linear_rows(case, sample, repeats, full)
+            rows += linear_rows(case, sample, repeats if len(sample.fit) < LARGE else 1)
     return rows
 
 
@@ -67,42 +67,57 @@ def take(features: dict[str, np.ndarray], classes: int, per_class: int) -> Sampl
     return Sample(fit, fit_labels, features["queries"][scored], features["query_labels"][scored])
 
 
-def knn_rows(case: str, sample: Sample, repeats: int, k: int = 5) -> list[dict[str, Any]]:
-    """k-NN of `k` neighbours, from features to predicted classes."""
+def knn_rows(case: str, sample: Sample, repeats: int) -> list[dict[str, Any]]:
+    """k-NN, from features to predicted classes."""
     fit, fit_labels, queries, query_labels = sample.tensors
     n_classes = int(fit_labels.max()) + 1
-    ours, predicted = timed(lambda: knn_predict(fit_labels, nearest(fit, queries, k)[1], n_classes), repeats)
-    theirs, expected = timed(
-        lambda: KNeighborsClassifier(k).fit(sample.fit, sample.fit_labels).predict(sample.queries), repeats
-    )
+
+    def ours() -> torch.Tensor:
+        return knn_predict(fit_labels, nearest(fit, queries, NEIGHBOURS)[1], n_classes)
+
+    def theirs() -> np.ndarray:
+        return KNeighborsClassifier(NEIGHBOURS).fit(sample.fit, sample.fit_labels).predict(sample.queries)
+
+    seconds, (predicted, expected) = in_turn((ours, theirs), repeats)
     same = int((predicted.numpy() == expected).sum())
     accuracy = (predicted == query_labels).double().mean().item()
-    case = f"k-NN, k = {k}: {case}"
-    return [
-        row(case, "manyviews", ours, f"accuracy {accuracy:.4f}"),
-        row(case, "scikit-learn", theirs, f"{same:,} of {len(expected):,} predictions equal to ours"),
-    ]
+    notes = (f"accuracy {accuracy:.4f}", f"{same:,} of {len(expected):,} predictions equal to ours")
+    return as_rows(f"k-NN, k = {NEIGHBOURS}: {case}", ("manyviews", "scikit-learn"), seconds, notes)
 
 
-def linear_rows(case: str, sample: Sample, repeats: int, full: bool) -> list[dict[str, Any]]:
+def linear_rows(case: str, sample: Sample, repeats: int) -> list[dict[str, Any]]:
     """Linear probes with C = 1, from features to weights."""
     fit, fit_labels, queries, query_labels = sample.tensors
-    case = f"linear: {case}"
-    seconds, ours = timed(lambda: fit_linear(fit, fit_labels, 1.0, MAX_ITER), repeats)
+    steps = REPORT_STEPS if len(fit) < 100_000 else FEW_STEPS
+    settings = {"max_iter": steps} | ({} if steps == REPORT_STEPS else {"tol": 0})
+    functions = (lambda: fit_linear(fit, fit_labels, 1.0, MAX_ITER), lambda: fit_sklearn(sample, settings))
+    seconds, (ours, theirs) = in_turn(functions, repeats)
     accuracy = (ours.predict(queries) == query_labels).double().mean().item()
-    about = f"{ours.iterations} steps, gradient {ours.gradient_norm:.0e}, accuracy {accuracy:.4f}"
-    rows = [row(case, "manyviews", seconds, about if ours.converged else f"{about}, not converged")]
-    if len(fit) > 50_000:
-        contenders = {f"scikit-learn, stopped after {STEPS} steps": {"max_iter": STEPS}}
-    else:
-        contenders = {"scikit-learn, as the report ran it": {"max_iter": 1000}}
-        if full and len(fit) <= 4000:
-            settings = {"max_iter": MAX_ITER, "tol": ours.gradient_norm}
-            contenders["scikit-learn, to our gradient"] = settings
-    for name, settings in contenders.items():
-        seconds, theirs = timed(lambda settings=settings: fit_sklearn(sample, settings), 1)
-        rows.append(row(case, name, seconds, compare(theirs, ours, sample)))
-    return rows
+    about = f"{'' if ours.converged else 'not '}converged, {ours.iterations} steps, accuracy {accuracy:.4f}"
+    end = "as in the report" if steps == REPORT_STEPS else f"stopped after {steps} steps"
+    names = ("manyviews", f"scikit-learn, {end}")
+    return as_rows(f"linear: {case}", names, seconds, (about, compare(theirs, ours, sample)))
+
+
+def in_turn(functions: tuple[Callable[[], Any], ...], repeats: int) -> tuple[list[list[float]], list[Any]]:
+    """Seconds of each function's calls, which take turns, and its last result."""
+    seconds, results = [[] for _ in functions], [None] * len(functions)
+    for _ in range(repeats):
+        for place, function in enumerate(functions):
+            started = time.perf_counter()
+            results[place] = function()
+            seconds[place].append(time.perf_counter() - started)
+    return seconds, results
+
+
+def as_rows(
+    case: str, names: tuple[str, ...], seconds: list[list[float]], notes: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """A row for each name; a single measurement is told as such."""
+    return [
+        row(case, name, "s", of_one, note if len(of_one) > 1 else f"{note}; once")
+        for name, of_one, note in zip(names, seconds, notes, strict=True)
+    ]
 
 
 def fit_sklearn(sample: Sample, settings: dict[str, Any]) -> LogisticRegression:
@@ -120,43 +135,3 @@ def compare(theirs: LogisticRegression, ours: LinearProbe, sample: Sample) -> st
     end = "its limit" if steps >= theirs.max_iter else f"tol {theirs.tol:.0e}"
     accuracy = theirs.score(sample.queries, sample.query_labels)
     return f"{steps} steps to {end}, objective {excess:+.1e} of ours, accuracy {accuracy:.4f}"
-
-
-def timed(function: Callable[[], Any], repeats: int) -> tuple[list[float], Any]:
-    """Seconds of each call, and the last result."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = function()
-        seconds.append(time.perf_counter() - start)
-    return seconds, result
-
-
-def row(case: str, contender: str, seconds: list[float], note: str) -> dict[str, Any]:
-    return {
-        "case": case,
-        "contender": contender,
-        "unit": "s",
-        "median": statistics.median(seconds),
-        "low": min(seconds),
-        "high": max(seconds),
-        "note": note,
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--full", action="store_true", help="also 100,000 x 200 classes; an hour")
-    options = parser.parse_args()
-    print(f"{torch.get_num_threads()} threads")
-    for r in measure(options.repeats, options.full):
-        print(
-            f"{r['case']:60} {r['contender']:40} {r['median']:8.2f} {r['unit']} "
-            f"({r['low']:.2f} to {r['high']:.2f})  {r['note']}",
-            flush=True,
-        )
-
-
-if __name__ == "__main__":
-    main()

@@ -38,20 +38,21 @@ def interleaved(case: str, unit: str, contenders: Sequence[Contender], repeats: 
         contender.measure()
     rounds = [[contender.measure() for contender in contenders] for _ in range(repeats)]
     return [
-        row(case, c, unit, values) for c, values in zip(contenders, zip(*rounds, strict=True), strict=True)
+        row(case, c.name, unit, values, c.note)
+        for c, values in zip(contenders, zip(*rounds, strict=True), strict=True)
     ]
 
 
-def row(case: str, contender: Contender, unit: str, values: Sequence[float]) -> dict[str, Any]:
-    """Median, lowest and highest of the values."""
+def row(case: str, name: str, unit: str, values: Sequence[float], note: str = "") -> dict[str, Any]:
+    """Median, lowest and highest of a contender's values."""
     return {
         "case": case,
-        "contender": contender.name,
+        "contender": name,
         "unit": unit,
         "median": statistics.median(values),
         "low": min(values),
         "high": max(values),
-        "note": contender.note,
+        "note": note,
     }
 
 

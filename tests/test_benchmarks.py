@@ -2,9 +2,10 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from benchmarks import guard, table
+from benchmarks import guard, probes, table
 from benchmarks.timing import Contender, interleaved, missing, row
 
 
@@ -14,15 +15,12 @@ def line_of(name: str, rows: list[dict]) -> str:
 
 @pytest.mark.parametrize(("unit", "ours", "theirs"), [("views/s", 600.0, 200.0), ("s", 2.0, 6.0)])
 def test_three_times_as_fast_is_written_so(unit, ours, theirs):
-    rows = [
-        row("case", Contender(name, lambda: 0), unit, [value])
-        for name, value in (("ours", ours), ("other", theirs))
-    ]
+    rows = [row("case", name, unit, [value]) for name, value in (("ours", ours), ("other", theirs))]
     assert "3.00x" in line_of("other", rows)
 
 
 def test_a_package_that_is_missing_is_shown():
-    rows = [row("case", Contender("ours", lambda: 0), "s", [1.0]), missing("case", "kornia", "s")]
+    rows = [row("case", "ours", "s", [1.0]), missing("case", "kornia", "s")]
     line = line_of("kornia", rows)
     assert "not installed" in line
     assert "x |" not in line
@@ -59,3 +57,23 @@ def test_new_results_keep_those_of_other_groups(tmp_path, monkeypatch):
     assert "### one" in text
     assert "### two" in text
     assert "old" not in text
+
+
+def test_the_probes_are_compared_on_the_same_features(monkeypatch):
+    """Three classes far apart: both k-NN agree on every query, and the linear fit converges."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    features = (10 * np.eye(3, 8)[labels] + rng.normal(size=(60, 8))).astype(np.float32)
+    sample = {"fit": features, "fit_labels": labels, "queries": features[:20], "query_labels": labels[:20]}
+    monkeypatch.setattr(probes.probe_features, "load", lambda backbone: sample)
+    monkeypatch.setattr(probes, "SIZES", ((3, 20),))
+    rows = probes.measure(repeats=1)
+    assert [r["contender"] for r in rows[:4]] == [
+        "manyviews",
+        "scikit-learn",
+        "manyviews",
+        "scikit-learn, as in the report",
+    ]
+    assert rows[1]["note"].startswith("20 of 20 predictions equal to ours")
+    assert rows[2]["note"].startswith("converged")
+    assert {r["case"].split(", ")[-1] for r in rows} == {"trained backbone", "random backbone"}
