@@ -190,7 +190,7 @@ def test_verdicts_are_told_with_their_numbers_and_rules():
     text = readings.verdicts_markdown(found, CONFIG, FAR)
     assert "**C, more views of an image let a network use more of the signal: not tested.**" in text
     assert "ResNet-34, 8 views ends more than 2.0 points above ResNet-34, 2 views" in text
-    assert "there is no `resnet34_long`" in text
+    assert "there are no results of `resnet34_long`" in text
     assert re.search(r"\+20\.0 \(seeds \+20\.0 to \+20\.0; images \+1\d\.\d to \+2\d\.\d; n = 3\)", text)
     assert "less than 1.0 points over the last 25% of its epochs" in text
     assert "learning rate is annealed towards zero" in text

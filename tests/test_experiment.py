@@ -32,7 +32,6 @@ FILES = {
     "environment.json",
     "feature_map.csv",
     "feature_map.png",
-    "feature_map.svg",
     "metrics.csv",
     "model.safetensors",
     "neighbours.csv",

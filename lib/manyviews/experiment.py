@@ -216,7 +216,7 @@ def _look_at_features(
     table = feature_map(features, labels)
     write_table(table, folder / "feature_map.csv")
     names = {"id": dataset.class_names, "ood": dataset.ood_class_names}
-    plots.save_figure(plots.feature_map(table, names), folder, "feature_map")
+    plots.save_figure(plots.feature_map(table, names), folder, "feature_map", suffixes=("png",))
 
 
 def _summary(trainer: Trainer, dataset: Dataset) -> dict[str, Any]:

@@ -56,12 +56,12 @@ def verdicts_markdown(verdicts: list[Verdict], config: ClaimsConfig, runs: dict[
 def judgement_text(judgement: Judgement, comparison: Comparison | None, config: ClaimsConfig) -> str:
     """The outcome of a comparison, and why, as the end of a sentence."""
     if comparison is None:
-        return f"{judgement.outcome}: no pair of runs can."
+        return f"{judgement.outcome}, for no two runs could."
     if judgement.missing:
         names = ", ".join(
             f"`{name}`" if "_" in name or name in TITLES else name for name in judgement.missing
         )
-        return f"{judgement.outcome}: there is no {names}."
+        return f"{judgement.outcome}: there are no results of {names}."
     asked = EXPECTED[comparison.expects].format(
         run=SIDES.get(comparison.run, comparison.run),
         against=" and ".join(SIDES.get(name, name) for name in comparison.against),
