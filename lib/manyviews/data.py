@@ -69,11 +69,6 @@ class Dataset:
     class_names: tuple[str, ...]  # of train and val
     ood_class_names: tuple[str, ...]
 
-    @property
-    def splits(self) -> tuple[Split, Split, Split]:
-        """train, val and ood."""
-        return self.train, self.val, self.ood
-
 
 def load_dataset(config: DataConfig) -> Dataset:
     """Load the configured dataset; fractals and Tiny-ImageNet are first built into the cache if need be.

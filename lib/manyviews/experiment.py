@@ -20,7 +20,6 @@ from manyviews.evaluation import (
     accuracies,
     all_features,
     check_probes,
-    extract_features,
     few_label_accuracies,
     few_labels,
     final_predictions,
@@ -125,9 +124,8 @@ def _run(config: RunConfig, folder: Path) -> None:
     images, labels = split_tensors(dataset, device)
 
     def evaluate(backbone: nn.Sequential) -> dict[str, Any]:
-        size = config.evaluation.batch_size
-        fc = {name: extract_features(backbone, x, size)["fc"] for name, x in images.items()}
-        return report_accuracies(fc, labels, config.evaluation)
+        features = all_features(backbone, images, config.evaluation.batch_size)["fc"]
+        return report_accuracies(features, labels, config.evaluation)
 
     trainer = Trainer(config, images["train"], labels["train"], partial, evaluate)
     try:

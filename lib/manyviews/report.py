@@ -266,7 +266,7 @@ def ladder_markdown(runs: dict[str, list[Run]], task: str) -> str:
     rungs = ladder_table(runs, task)
     if rungs.empty:
         return f"The ladder of probes: {NOT_RUN}."
-    cells = 100 * rungs.rename_axis("Probe").reset_index(names="Probe").set_index("Probe")
+    cells = 100 * rungs.rename_axis("Probe")
     kind = "training" if task == "id" else "unseen"
     stuck = [
         f"`{name}` seed {run.seed}"
@@ -326,14 +326,21 @@ def dataset_markdown(dataset: Dataset) -> str:
     return f"`{dataset.name}`, {kind}.\n\n{table(rows)}"
 
 
+def differences(
+    runs: dict[str, list[Run]], a: str, b: str, measures: Iterable[str]
+) -> dict[str, Estimate | None]:
+    """By how much run a exceeds run b in each measure; see results.difference."""
+    of_a, of_b = (predictions_of(name, runs, None) for name in (a, b))
+    return {measure: difference(of_a, of_b, measure) for measure in measures}
+
+
 def comparison_markdown(runs: dict[str, list[Run]]) -> str:
     """What the runs differ by in each metric, and what the difference cost."""
     costs = cost_table(runs)
     rows, notes = [], []
     for a, b, question in COMPARISONS:
         title = f"{question}: {RUNS[a]} minus {RUNS[b]}"
-        of_a, of_b = (predictions_of(name, runs, None) for name in (a, b))
-        found = {metric: difference(of_a, of_b, metric) for metric in ACCURACIES}
+        found = differences(runs, a, b, ACCURACIES)
         if None in found.values():
             missing = NOT_RUN if a not in runs or b not in runs else "no seed in common"
             rows.append({"Difference (points)": title} | dict.fromkeys(ACCURACIES.values(), missing))
@@ -356,9 +363,7 @@ def comparison_table(runs: dict[str, list[Run]]) -> pd.DataFrame:
     """The same as numbers, to be stored beside the report; see also claims.verdicts_table."""
     rows = []
     for a, b, _ in COMPARISONS:
-        of_a, of_b = (predictions_of(name, runs, None) for name in (a, b))
-        for measure in MEASURES:
-            found = difference(of_a, of_b, measure)
+        for measure, found in differences(runs, a, b, MEASURES).items():
             if found:
                 rows.append({"run": a, "against": b, "measure": measure, **found.as_dict()})
     return pd.DataFrame(rows, columns=["run", "against", "measure", *Estimate.__dataclass_fields__])
