@@ -7,7 +7,7 @@ import ast
 import difflib
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -92,6 +92,7 @@ class ViewConfig(Section):
     blur_p: Probability = 0.5
     blur_sigma: tuple[Positive, Positive] = (0.1, 2.0)  # pixels
     blur_kernel: PositiveInt | None = None  # pixels, odd; None: 5, and 3 at 32 px and below
+    size: Annotated[int, Field(ge=8)] | None = None  # pixels, height and width of a view; None: the image's
     frozen: bool = False  # views drawn once and reused every epoch
 
     @model_validator(mode="after")
@@ -108,15 +109,20 @@ class ViewConfig(Section):
 
 
 class TrainingConfig(Section):
-    """Optimisation: warm-up, then cosine."""
+    """Optimisation: warm-up, then the schedule."""
 
     epochs: PositiveInt = 50
-    warmup_epochs: Annotated[int, Field(ge=0)] = 10
+    warmup_epochs: Annotated[int | float, Field(ge=0)] = 10  # to the nearest step or, so moved, epoch
+    # cosine: towards 0 over all that follows the warm-up. constant: the peak rate, and over the last
+    # decay_share of the training a straight line towards 0.
+    schedule: Literal["cosine", "constant"] = "cosine"
+    decay_share: Annotated[float, Field(ge=0, lt=1)] = 0.2  # of a constant schedule
     schedule_per: Literal["epoch", "step"] = "epoch"  # how often the learning rate moves
     batch_size: Annotated[int, Field(ge=2)] = 256  # pairs of views: a batch holds 2 * batch_size views
     # Of each image in a batch. More of them leave room for fewer images: the batch keeps its size.
     views_per_batch: Annotated[int, Field(ge=2)] = 2
     multi_view_loss: MultiViewLoss = "outside"  # all are NT-Xent for 2 views a batch
+    image_share: Annotated[float, Field(gt=0, le=1)] = 1  # of each class; the probes are fitted on all
     temperature: Positive = 0.5
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive = 0.6
@@ -134,6 +140,11 @@ class TrainingConfig(Section):
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"warmup_epochs ({self.warmup_epochs}) must be fewer than epochs ({self.epochs})"
+            )
+        if self.schedule == "constant" and self.warmup_epochs / self.epochs + self.decay_share > 1:
+            raise ValueError(
+                f"decay_share ({self.decay_share}) must leave room for warmup_epochs ({self.warmup_epochs}) "
+                f"in {self.epochs} epochs; lower one of them"
             )
         return self
 
@@ -165,6 +176,7 @@ class EvaluationConfig(Section):
     ood_folds: Annotated[int, Field(ge=2)] = 5  # beside it: each OOD image is scored in one of so many folds
     few_label_draws: PositiveInt = 5  # of training images with as few labels a class as OOD has
     batch_size: PositiveInt = 512  # images; changes memory, not results
+    brief: bool = False  # of the final features the accuracies only, and no weights kept: for controls
     ladder: bool = False  # further probes of the final features, see evaluation.ladder
     ladder_neighbours: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 5, 20, 200)
     ladder_c: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1e-3, 1e-2, 0.1, 1, 10, 100, 1e3)
@@ -213,20 +225,20 @@ class RunConfig(Section):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigError(_explain(error)) from None
+            raise ConfigError(explain(error, RunConfig)) from None
 
     def recipe(self) -> dict[str, Any]:
         """The configuration as plain data, without what cannot change a run's numbers."""
         return self.model_dump(mode="json", exclude={"seeds", "device", "claims"})
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError, of: type[BaseModel]) -> str:
     """All mistakes of a configuration, a line each, with the closest known name for unknown keys."""
     lines = []
     for mistake in error.errors():
         key = ".".join(str(part) for part in mistake["loc"]) or "configuration"
         if mistake["type"] == "extra_forbidden":
-            lines.append(f"unknown parameter '{key}': {_known_names(mistake['loc'])}")
+            lines.append(f"unknown parameter '{key}': {_known_names(mistake['loc'], of)}")
         elif mistake["type"] == "missing":
             lines.append(f"parameter '{key}' is missing")
         else:
@@ -235,11 +247,13 @@ def _explain(error: ValidationError) -> str:
     return "\n".join(lines)
 
 
-def _known_names(location: tuple[str | int, ...]) -> str:
+def _known_names(location: tuple[str | int, ...], section: type[BaseModel]) -> str:
     """Which name was probably meant, and which there are, for a key that is not known."""
-    section: type[BaseModel] = RunConfig
     for part in location[:-1]:
-        section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
+        if str(part) in section.model_fields:
+            section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
+        if get_origin(section) is dict:  # what follows is one of its keys
+            section = get_args(section)[1]
     names = list(section.model_fields)
     close = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""

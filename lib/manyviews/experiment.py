@@ -46,6 +46,7 @@ from manyviews.train import (
     Trainer,
     TrainingFailed,
     check_batches,
+    first_of_each_class,
     make_model,
     repeatable,
     resolve_device,
@@ -106,7 +107,8 @@ def _run(config: RunConfig, folder: Path) -> None:
         )
     device = resolve_device(config.device)
     dataset = load_dataset(config.data)
-    check_batches(len(dataset.train.labels), config.training)
+    used = first_of_each_class(torch.from_numpy(dataset.train.labels), config.training.image_share)
+    check_batches(len(used), config.training)
     check_probes(dataset, config.evaluation)
     write_json(partial / "config.json", config.model_dump(mode="json"))
     note_environment(
@@ -146,9 +148,12 @@ def _finish(
 ) -> None:
     """Write all that a finished run holds, but for the executed notebook."""
     progress, started = trainer.progress, time.perf_counter()
-    with replacing(folder / "model.safetensors") as new:
-        save_file({name: value.contiguous() for name, value in trainer.model.state_dict().items()}, new)
-    summary = _summary(trainer, dataset) | _evaluate_fully(trainer, dataset, images, labels, folder)
+    brief = trainer.config.evaluation.brief
+    if not brief:
+        with replacing(folder / "model.safetensors") as new:
+            save_file({name: value.contiguous() for name, value in trainer.model.state_dict().items()}, new)
+    evaluate = _evaluate_briefly if brief else _evaluate_fully
+    summary = _summary(trainer, dataset) | evaluate(trainer, dataset, images, labels, folder)
     environment = read_json(folder / "environment.json") | {
         "wall_time_s": round(progress.wall_time_s, 1),
         "cpu_time_s": round(progress.cpu_time_s, 1),
@@ -158,11 +163,23 @@ def _finish(
     }
     write_json(folder / "environment.json", environment)
     write_json(folder / "summary.json", summary)
-    run = load_run(folder)
-    plots.save_figure(plots.accuracy_plateau([run]), folder, "accuracy_plateau")
-    plots.save_figure(plots.training_loss([run]), folder, "training_loss")
+    if not brief:
+        run = load_run(folder)
+        plots.save_figure(plots.accuracy_plateau([run]), folder, "accuracy_plateau")
+        plots.save_figure(plots.training_loss([run]), folder, "training_loss")
     for unfinished in folder.glob(".*.new"):  # left by a process that was killed while it wrote
         unfinished.unlink()
+
+
+def _evaluate_briefly(
+    trainer: Trainer, dataset: Dataset, images: dict[str, Tensor], labels: Labels, folder: Path
+) -> dict[str, Any]:
+    """Put the final features to the probes; write what they say of each image, and give the accuracies."""
+    evaluation, fits = trainer.config.evaluation, LinearFits()
+    features = all_features(trainer.model.backbone, images, evaluation.batch_size)["fc"]
+    predictions = final_predictions(features, labels, evaluation, fits)
+    write_table(predictions, folder / "predictions.csv")
+    return accuracies(predictions) | fits.columns()
 
 
 def _evaluate_fully(
@@ -220,7 +237,7 @@ def _look_at_features(
 def _summary(trainer: Trainer, dataset: Dataset) -> dict[str, Any]:
     """Final numbers: those of the last epoch, never the best over the epochs."""
     config, progress = trainer.config, trainer.progress
-    per_view = count_multiply_adds(trainer.model, config.data.image_size)
+    per_view = count_multiply_adds(trainer.model, config.views.size or config.data.image_size)
     fit, test = ood_split(len(dataset.ood.labels), config.evaluation.ood_fit_share)
     last = dict(progress.metrics[-1])
     del last["learning_rate"]

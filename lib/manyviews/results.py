@@ -1,7 +1,7 @@
 """What finished runs left on disk, read back and summarised over seeds and test images."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +16,13 @@ from manyviews.config import EXPERIMENT, ConfigError, RunConfig
 from manyviews.evaluation import MEASURES, correct
 from manyviews.files import read_json, replacing
 from manyviews.intervals import Estimate, estimate, estimate_without_images
+from manyviews.rows import ROWS, configure, rows_of, same_runs
 
-# The report's three runs, in its order, and how tables and figures call them.
-RUNS = {
-    "baseline": "ResNet-18, 2 views",
-    "resnet34": "ResNet-34, 2 views",
-    "views8": "ResNet-34, 8 views",
-}
 CEILING = "supervised"
-TITLES = {**RUNS, CEILING: "ResNet-18, supervised"}
+# The report's three runs and the ceiling, in its order, and how tables and figures call them; without the
+# ceiling.
+TITLES = {name: ROWS[name].title for name in rows_of("report")}
+RUNS = {name: title for name, title in TITLES.items() if name != CEILING}
 
 ACCURACIES = {
     "id_knn_accuracy": "k-NN, training classes",
@@ -52,13 +50,18 @@ PROBES = {
     "linear": "linear, C as the report's",
     "linear_swept": "linear, C chosen",
 }
+FORGOTTEN = "forgotten"  # a file in the folder of a run that is to be repeated
 RAW_PIXELS = "raw_pixels.csv"
 CONFUSED = 8  # classes that the confusion figure shows
 
 
+class RunBusy(ConfigError):
+    """Another process is at work on a run."""
+
+
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
+    """A finished run. What its evaluation left out, evaluation.brief or without a ladder, is None.
 
     `metrics` has a row for each epoch, from 0 (initial weights); results/README.md explains the columns.
     """
@@ -69,10 +72,10 @@ class Run:
     environment: dict[str, Any]
     metrics: pd.DataFrame
     predictions: pd.DataFrame  # see evaluation.final_predictions
-    initial_predictions: pd.DataFrame  # the same with the initial, random weights
-    ladder: pd.DataFrame | None  # see evaluation.ladder; None where it was not asked for
-    neighbours: pd.DataFrame  # see feature_space.example_neighbours
-    feature_map: pd.DataFrame  # see feature_space.feature_map
+    initial_predictions: pd.DataFrame | None  # the same with the initial, random weights
+    ladder: pd.DataFrame | None  # see evaluation.ladder
+    neighbours: pd.DataFrame | None  # see feature_space.example_neighbours
+    feature_map: pd.DataFrame | None  # see feature_space.feature_map
 
     @property
     def seed(self) -> int:
@@ -125,26 +128,42 @@ def run_lock(folder: Path) -> Iterator[None]:
     """Keep other processes from a run.
 
     Raises:
-        ConfigError: one is at work on it already.
+        RunBusy: one is at work on it already.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0):
             yield
     except Timeout:
-        raise ConfigError(f"{folder}: another process is at work on this run; wait for it to end") from None
+        raise RunBusy(f"{folder}: another process is at work on this run; wait for it to end") from None
+
+
+def has_numbers(folder: Path) -> bool:
+    """Whether a folder holds all numbers of a run, with or without its weights."""
+    return (folder / "summary.json").exists()
+
+
+def is_forgotten(folder: Path) -> bool:
+    """Whether a run is to be repeated; see forget."""
+    return (folder / FORGOTTEN).exists()
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a folder holds a whole run. One from the repository lacks the weights, so it does not."""
-    return (folder / "summary.json").exists() and (folder / "model.safetensors").exists()
+    """Whether a folder holds a whole run. One from the repository lacks the weights, so it does not, unless
+    it is of those that keep none.
+    """
+    if not has_numbers(folder) or is_forgotten(folder):
+        return False
+    brief = read_json(folder / "config.json")["evaluation"].get("brief", False)
+    return brief or (folder / "model.safetensors").exists()
 
 
 def forget(folder: Path) -> None:
     """Have a run begin anew. A finished one keeps its numbers until the new one replaces them."""
     with run_lock(folder):
         shutil.rmtree(partial_folder(folder), ignore_errors=True)
-        (folder / "model.safetensors").unlink(missing_ok=True)
+        if folder.exists():
+            (folder / FORGOTTEN).touch()
 
 
 def check_recipe(config: RunConfig, folder: Path) -> None:
@@ -180,7 +199,10 @@ def load_run(folder: Path) -> Run:
     Raises:
         FileNotFoundError: the folder holds no finished run.
     """
-    ladder = folder / "ladder.csv"
+
+    def table(name: str, read: Callable[..., pd.DataFrame] = pd.read_csv, **options: Any) -> Any:
+        return read(folder / name, **options) if (folder / name).exists() else None
+
     return Run(
         folder=folder,
         # Read as a configuration, which fills in what is newer than the run with the value that it had then.
@@ -189,29 +211,29 @@ def load_run(folder: Path) -> Run:
         environment=read_json(folder / "environment.json"),
         metrics=pd.read_csv(folder / "metrics.csv", float_precision="round_trip"),
         predictions=read_predictions(folder / "predictions.csv"),
-        initial_predictions=read_predictions(folder / "predictions_initial.csv"),
-        ladder=pd.read_csv(ladder, float_precision="round_trip") if ladder.exists() else None,
-        neighbours=pd.read_csv(folder / "neighbours.csv"),
-        feature_map=pd.read_csv(folder / "feature_map.csv"),
+        initial_predictions=table("predictions_initial.csv", read_predictions),
+        ladder=table("ladder.csv", float_precision="round_trip"),
+        neighbours=table("neighbours.csv"),
+        feature_map=table("feature_map.csv"),
     )
 
 
-def load_runs(config: RunConfig) -> dict[str, list[Run]]:
+def load_runs(config: RunConfig, names: Iterable[str] = TITLES) -> dict[str, list[Run]]:
     """Finished runs of a profile by name, each with its seeds in order; a run that is not there is missing.
 
     Args:
         config: its profile and all that the runs share; experiment and seed do not matter.
+        names: of rows. One that comes out like another in this profile has the other's runs.
     Raises:
         ConfigError: some run was made with another configuration, so that they cannot be compared.
     """
+    shared = config.model_dump(exclude=EXPERIMENT)
     runs: dict[str, list[Run]] = {}
-    for name in TITLES:
-        folders = (paths.results_root() / config.profile / name).glob("seed*")
-        finished = [f for f in folders if f.name[4:].isdigit() and (f / "summary.json").exists()]
+    for name, standing in same_runs(names, shared).items():
+        folders = (paths.results_root() / config.profile / standing).glob("seed*")
+        finished = [f for f in folders if f.name[4:].isdigit() and has_numbers(f)]
         for folder in sorted(finished, key=lambda f: int(f.name[4:])):
-            there = read_json(folder / "config.json")
-            own = {key: value for key, value in there.items() if key in {*EXPERIMENT, "seed"}}
-            check_recipe(config.model_copy(update=own), folder)
+            check_recipe(configure(standing, shared | {"seed": int(folder.name[4:])}), folder)
             runs.setdefault(name, []).append(load_run(folder))
     return runs
 

@@ -71,19 +71,22 @@ def repeatable() -> AbstractContextManager[None]:
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:
-    """Linear warm-up, then cosine towards 0, moved once per epoch or once per step.
+    """Linear warm-up, then the schedule, moved once per epoch or once per step.
 
     Args:
-        config: peak rate, epochs, warm-up and how often the rate moves.
+        config: peak rate, epochs, warm-up, schedule and how often the rate moves.
         step: steps done before this one.
         steps_per_epoch: batches in an epoch.
     """
     unit = steps_per_epoch if config.schedule_per == "epoch" else 1  # steps between two moves
     done = step // unit
-    warm_up = config.warmup_epochs * steps_per_epoch // unit
+    warm_up = round(config.warmup_epochs * steps_per_epoch / unit)
     total = config.epochs * steps_per_epoch // unit
     if done < warm_up:
         return config.learning_rate * (done + 1) / warm_up
+    if config.schedule == "constant":
+        decay = round(config.decay_share * total)  # moves before the end at which the descent begins
+        return config.learning_rate * min(1, (total - done) / decay if decay else 1)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - warm_up) / (total - warm_up)))
 
 
@@ -126,7 +129,7 @@ class Trainer:
 
     Args:
         config: the run.
-        images: training images, (N, 3, H, W) uint8.
+        images: training images, (N, 3, H, W) uint8, of which training.image_share is used.
         labels: their classes, (N,) int64; only supervised training looks at them.
         folder: where the checkpoint lies; one found there is resumed.
         evaluate: called with the backbone before the first epoch and after those that the configuration
@@ -143,6 +146,9 @@ class Trainer:
         folder: Path,
         evaluate: Callable[[nn.Module], dict[str, Any]],
     ):
+        n_classes = int(labels.max()) + 1
+        used = first_of_each_class(labels, config.training.image_share)
+        images, labels = images[used], labels[used]
         check_batches(len(images), config.training)
         self.config = config
         self.folder = folder
@@ -160,7 +166,6 @@ class Trainer:
             config.seed,
             config.training.views_per_batch,
         )
-        n_classes = int(labels.max()) + 1
         self.model = make_model(config, n_classes).to(
             self.device, self.dtype, memory_format=torch.channels_last
         )
@@ -230,7 +235,7 @@ class Trainer:
             views.T.flatten(),
             self.progress.epoch,
             seed=self.config.seed,
-            size=self.config.data.image_size,
+            size=self.config.views.size or self.config.data.image_size,
             config=self.config.views,
             dtype=self.dtype,
         ).contiguous(memory_format=torch.channels_last)  # (KB, 3, H, W): all first views, all second, ...
@@ -315,6 +320,17 @@ class Trainer:
                 f"{self.checkpoint}: damaged ({type(error).__name__}). Delete {self.folder} to start the run "
                 "anew"
             ) from error
+
+
+def first_of_each_class(labels: Tensor, share: float) -> Tensor:
+    """Numbers, in order, of the first images of each class: its share of them, and at least one.
+
+    Args:
+        labels: (N,) int64.
+        share: above 0, up to 1.
+    """
+    of_classes = [(labels == label).nonzero()[:, 0] for label in labels.unique()]
+    return torch.cat([rows[: max(1, round(share * len(rows)))] for rows in of_classes]).sort().values
 
 
 def check_batches(n_images: int, training: TrainingConfig) -> None:
