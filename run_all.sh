@@ -16,13 +16,17 @@ if needed (see setup_env.sh).
 
   --profile NAME     scale of the study (default: demo):
                      $(cd "$root/notebooks/profiles" && echo *.yaml | sed 's/\.yaml//g')
-  --runs A,B         which runs (default: all: baseline,resnet34,views8,supervised)
+  --runs A,B         which runs of notebooks/runs.yaml
+                     (default: the report's: baseline,resnet34,views8,supervised)
+  --study A,B        instead, all runs of a study: controls, scaling
+  --jobs N           runs at a time in a study (default: one for each GPU, or else each core)
   --seeds 0,1        which seeds (default: those of the profile)
   --results DIR      where results go (default: results/)
   --force            repeat finished runs
   --report           only write the report, from the runs there are
 
   ./run_all.sh
+  ./run_all.sh --study controls,scaling
   ./run_all.sh --profile tiny-imagenet-quick
   ./run_all.sh --runs baseline,views8 --seeds 0 --results /tmp/try
 HELP

@@ -5,16 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from manyviews.config import RunConfig
 from manyviews.evaluation import MEASURES
-from manyviews.results import ACCURACIES, FURTHER, TITLES, Run
+from manyviews.results import ACCURACIES, FURTHER, Run
+from manyviews.rows import ROWS, configure
 
-NETWORKS = {
-    "baseline": (18, "conv3", 2),
-    "resnet34": (34, "conv7", 2),
-    "views8": (34, "conv7", 8),
-    "supervised": (18, "conv3", 2),
-}
 N_IMAGES = 1000  # scored in each split
 N_CLASSES = 10
 COLUMNS = ("knn", "linear", "knn_folds", "linear_folds")
@@ -54,14 +48,26 @@ def made_up_ladder(share: float) -> pd.DataFrame:
 
 
 def made_up_run(name: str, seed: int, final: float, start: float = 0.1, synthetic: bool = True) -> Run:
-    """A run whose four accuracies rise evenly from `start` to `final` over four epochs."""
-    depth, stem, n_views = NETWORKS[name]
+    """A run whose four accuracies rise evenly from `start` to `final`, measured at five times.
+
+    It has four epochs, or as many times that as its row says.
+    """
+    sizes = dict.fromkeys(("classes", "ood_classes", "train_per_class", "val_per_class", "ood_per_class"), 10)
+    shared = {
+        "profile": "made-up",
+        "seed": seed,
+        "data": {"name": "fractals" if synthetic else "tiny-imagenet", "image_size": 16, **sizes},
+        "training": {"epochs": 4, "warmup_epochs": 1, "learning_rate": 0.1},
+    }
+    config = configure(name, shared)
+    epochs, n_views = config.training.epochs, config.n_views
+    every = epochs // 4 if epochs % 4 == 0 else epochs / 4
     metrics = pd.DataFrame(
         [
             {
-                "epoch": epoch,
-                "steps": epoch * 5 * n_views,
-                "images_forwarded": epoch * 100 * n_views,
+                "epoch": epoch * every,
+                "steps": epoch * every * 5 * n_views,
+                "images_forwarded": epoch * every * 100 * n_views,
                 "learning_rate": 0.1,
                 "loss_nats": 5.0 - epoch,
                 **dict.fromkeys(ACCURACIES, start + (final - start) * epoch / 4),
@@ -70,23 +76,11 @@ def made_up_run(name: str, seed: int, final: float, start: float = 0.1, syntheti
             for epoch in range(5)
         ]
     )
-    sizes = dict.fromkeys(("classes", "ood_classes", "train_per_class", "val_per_class", "ood_per_class"), 10)
-    config = RunConfig(
-        run=name,
-        objective="supervised" if name == "supervised" else "nt_xent",
-        depth=depth,
-        stem=stem,
-        n_views=n_views,
-        profile="made-up",
-        seed=seed,
-        data={"name": "fractals" if synthetic else "tiny-imagenet", "image_size": 16, **sizes},
-        training={"epochs": 4, "warmup_epochs": 1, "learning_rate": 0.1},
-    ).model_dump(mode="json")
-    per_view = 1_000_000 * depth
+    per_view = 1_000_000 * config.depth
     summary = metrics.drop(columns="learning_rate").iloc[-1].to_dict() | {
-        "parameters": 1_000_000 * depth,
+        "parameters": 1_000_000 * config.depth,
         "multiply_adds_per_view": per_view,
-        "multiply_adds": 3 * per_view * 400 * n_views,
+        "multiply_adds": 3 * per_view * 400 * every * n_views,
         "synthetic": synthetic,
         "classes": 10,
         "ood_classes": 10,
@@ -108,8 +102,8 @@ def made_up_run(name: str, seed: int, final: float, start: float = 0.1, syntheti
         "ood_class_names": [f"unseen {label}" for label in range(N_CLASSES)],
     }
     return Run(
-        folder=Path("nowhere"),
-        config=config,
+        folder=Path("nowhere") / name / f"seed{seed}",
+        config=config.model_dump(mode="json"),
         summary=summary,
         environment=environment,
         metrics=metrics,
@@ -127,6 +121,6 @@ def made_up_runs(finals: dict[str, list[float]], **kind) -> dict[str, list[Run]]
     """Runs by name, a seed for each final accuracy."""
     return {
         name: [made_up_run(name, seed, final, **kind) for seed, final in enumerate(finals[name])]
-        for name in TITLES
+        for name in ROWS
         if name in finals
     }

@@ -10,6 +10,7 @@ from manyviews import claims, readings
 from manyviews.claims import CLAIMS, Comparison, decide, judge, verdicts
 from manyviews.config import ClaimsConfig, RunConfig
 from manyviews.intervals import Estimate
+from manyviews.rows import members
 
 CONFIG = ClaimsConfig(margin=0.02, plateau_window=0.25, plateau_tolerance=0.01)
 KNN = ("id_knn_accuracy",)
@@ -146,7 +147,7 @@ def test_with_the_control_the_verdict_is_the_controls():
     verdict = next(v for v in verdicts(made_up, None, CONFIG) if v.claim.key == "C")
     assert verdict.as_reported.outcome == "supported"
     assert verdict.outcome == "not supported"
-    assert "minus resnet34_long" in readings.findings_markdown([verdict])
+    assert "minus ResNet-34, 2 views, 4 x epochs" in readings.findings_markdown([verdict])
 
 
 def test_every_control_can_be_told():
@@ -165,8 +166,8 @@ def test_every_control_can_be_told():
         "E": "supported",
     }
     text = readings.verdicts_markdown(found, CONFIG, made_up)
-    assert "resnet34_conv3 ends less than 2.0 points above ResNet-18, 2 views, or below" in text
-    assert "views8_long ends less than 2.0 points above ResNet-34, 8 views, or below" in text
+    assert "ResNet-34, 3 x 3, 2 views ends less than 2.0 points above ResNet-18, 2 views, or below" in text
+    assert "8 x epochs ends less than 2.0 points above ResNet-18, 2 views, 4 x epochs, or below" in text
 
 
 def test_limits_are_the_profiles_and_no_part_of_a_run():
@@ -209,3 +210,51 @@ def test_every_number_behind_a_verdict_is_stored():
     assert untested["outcome"] == "not tested"
     assert untested[["run", "mean", "n"]].isna().all()
     assert len(claims.verdicts_table(verdicts({}, None, CONFIG))) == 2 * len(CLAIMS)
+
+
+def lengths(finals: list[float]):
+    """Runs of the part "length", three seeds of equal accuracies each, from the shortest to the longest."""
+    names = ["length_quarter", "length_half", "baseline", "length_2", "length_4", "length_8"]
+    assert set(names) == set(members("length"))
+    return made_up_runs({name: [final] * 3 for name, final in zip(names, finals, strict=True)})
+
+
+LAW = next(claim for claim in CLAIMS if claim.key == "D").controlled
+
+
+@pytest.mark.parametrize(
+    ("finals", "expected"),
+    [
+        # Error 0.2 + 0.5 / sqrt(x): 0.70, 0.55, 0.45, 0.38, 0.33, 0.29.
+        ([0.30, 0.45, 0.55, 0.62, 0.67, 0.71], "supported"),
+        ([0.30, 0.45, 0.55, 0.62, 0.67, 0.80], "not supported"),  # nine points above the law
+        ([0.30, 0.45, 0.55, 0.62, 0.67, 0.60], "not supported"),
+    ],
+)
+def test_a_law_applies_if_it_foretells_the_longest_run(finals, expected):
+    judgement = judge(LAW, lengths(finals), None, CONFIG)
+    assert judgement.outcome == expected
+    assert judgement.findings[0].against == "power law"
+    assert judgement.findings[0].estimate.n == 3
+
+
+def test_a_law_is_not_tested_without_all_lengths():
+    some = lengths([0.30, 0.45, 0.55, 0.62, 0.67, 0.71])
+    del some["length_8"]
+    assert judge(LAW, some, None, CONFIG).missing == ("length_8",)
+    one_seed = {name: seeds[:1] for name, seeds in lengths([0.3, 0.45, 0.55, 0.62, 0.67, 0.71]).items()}
+    assert judge(LAW, one_seed, None, CONFIG).outcome == "inconclusive"
+
+
+def test_the_controls_give_the_other_verdicts():
+    """Deeper with the same first layer, twice as long, and two views for as many steps."""
+    names = ("baseline", "resnet34_conv3", "length_4", "length_8", "views8", "resnet34_long")
+    same = made_up_runs({name: [0.5] * 3 for name in names})
+    outcomes = {v.claim.key: v.outcome for v in verdicts(same, None, CONFIG)}
+    assert outcomes == {
+        "A": "supported",
+        "B": "supported",
+        "C": "not supported",
+        "D": "not tested",
+        "E": "not tested",
+    }

@@ -279,6 +279,16 @@ def test_weights_that_are_no_number_never_become_the_last_good_checkpoint(monkey
     assert not (folder().with_name("seed0.partial") / "checkpoint.pt").exists()
 
 
+def test_a_brief_run_keeps_its_numbers_and_no_weights():
+    """It counts as finished all the same, and its accuracies are those that its predictions give."""
+    run = run_experiment(config(evaluation={"brief": True}))
+    kept = {"config.json", "environment.json", "metrics.csv", "predictions.csv", "summary.json"}
+    assert {path.name for path in run.folder.iterdir()} == kept
+    assert is_finished(folder())
+    assert accuracies(run.predictions) == {name: run.summary[name] for name in MEASURES}
+    assert run.initial_predictions is run.ladder is run.neighbours is run.feature_map is None
+
+
 def test_a_forgotten_run_keeps_its_numbers_until_the_new_one_is_done(monkeypatch):
     before = run_experiment(config()).summary
     forget(folder())

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from manyviews import paths
-from manyviews.config import EXPERIMENT, RunConfig
 from manyviews.files import read_json
-from manyviews.pipeline import NOTEBOOKS
+from manyviews.pipeline import NOTEBOOKS, STUDY_NOTEBOOKS
 from manyviews.reference import REFERENCE
+from manyviews.rows import PARTS, STUDIES, configure
 
 NAMES = sorted(path.stem for path in paths.NOTEBOOKS.glob("*.ipynb"))
 
@@ -28,7 +28,16 @@ def assigned(source: str) -> dict:
 
 
 def test_there_is_one_for_each_step():
-    assert NAMES == ["01_data", "02_baseline", "03_resnet34", "04_eight_views", "07_supervised", "09_report"]
+    assert NAMES == [
+        "01_data",
+        "02_baseline",
+        "03_resnet34",
+        "04_eight_views",
+        "05_controls",
+        "06_scaling",
+        "07_supervised",
+        "09_report",
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -75,24 +84,17 @@ def test_outputs_hold_no_progress_bars_warnings_or_addresses(name):
 
 
 @pytest.mark.parametrize("run", NOTEBOOKS)
-def test_the_experiment_is_the_reports_and_is_compared_with_the_reference(run):
-    """study, section 1: depth, stem and views of each run; the ceiling is the baseline, with labels. The
-    committed check did compare numbers."""
-    setup = next(cell.source for cell in code_cells(NOTEBOOKS[run]) if "experiment = {" in cell.source)
-    line = next(line for line in setup.splitlines() if line.startswith("experiment = "))
-    experiment = assigned(line)["experiment"]
-    expected = {
-        "baseline": ("nt_xent", 18, "conv3", 2),
-        "resnet34": ("nt_xent", 34, "conv7", 2),
-        "views8": ("nt_xent", 34, "conv7", 8),
-        "supervised": ("supervised", 18, "conv3", 2),
-    }[run]
-    assert set(experiment) == EXPERIMENT
-    keys = ("run", "objective", "depth", "stem", "n_views")
-    assert tuple(experiment[key] for key in keys) == (run, *expected)
+def test_a_run_notebook_makes_its_row_and_compares_it_with_the_reference(run):
+    """The committed check did compare numbers."""
+    setup = next(cell.source for cell in code_cells(NOTEBOOKS[run]) if "config = " in cell.source)
+    assert setup.splitlines()[-1] == f'config = configure("{run}", notebook_parameters(globals()))'
     smoke = yaml.safe_load((paths.PROFILES / "smoke.yaml").read_text(encoding="utf-8"))
-    recipe = RunConfig(**experiment, **smoke).recipe()
-    assert read_json(REFERENCE)[run]["recipe"] == {
-        k: v for k, v in recipe.items() if k not in ("seeds", "device")
-    }
+    assert read_json(REFERENCE)[run]["recipe"] == configure(run, smoke).recipe()
     assert code_cells(NOTEBOOKS[run])[-1].outputs[0].text == f"{run}: 5 values within 2% of the reference\n"
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_study_notebook_shows_each_of_its_parts(study):
+    source = "\n".join(cell.source for cell in code_cells(STUDY_NOTEBOOKS[study]))
+    for name, part in PARTS.items():
+        assert (f'show_part("{name}", runs, config.claims)' in source) == (part.study == study)

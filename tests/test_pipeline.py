@@ -12,6 +12,7 @@ from manyviews import paths, pipeline
 from manyviews.config import load_profile, profile_names
 from manyviews.files import write_json
 from manyviews.pipeline import NotebookFailed, main, parse_arguments, run_notebook
+from manyviews.rows import ROWS, configure
 
 
 @pytest.fixture(autouse=True)
@@ -107,8 +108,11 @@ def test_an_unknown_parameter_is_fatal_in_a_real_notebook(tmp_path):
         (["--profile", "dmo"], "unknown profile 'dmo'; choose one of: demo, paper, smoke"),
         (
             ["--runs", "baseline,view8"],
-            "unknown run 'view8'; choose among: baseline, resnet34, views8, supervised",
+            "unknown run 'view8'; choose among: baseline, resnet34, views8, supervised, resnet34_long",
         ),
+        (["--study", "control"], "unknown study 'control'; choose among: controls, scaling"),
+        (["--study", "controls", "--runs", "baseline"], "not allowed with"),
+        (["--jobs", "0"], "--jobs takes a whole number from 1"),
         (["--seeds", "0,x"], "--seeds takes whole numbers"),
         (["--seeds", "-1"], "--seeds"),
         (["--sed", "1"], "unrecognized arguments|ambiguous|--sed"),
@@ -137,13 +141,24 @@ def executed(monkeypatch):
         output.write_text("{}")
         if notebook in pipeline.NOTEBOOKS.values():
             run = next(run for run, name in pipeline.NOTEBOOKS.items() if name == notebook)
-            experiment = {"run": run, "depth": 18, "stem": "conv3", "n_views": 2}
-            recipe = pipeline.RunConfig(**parameters | experiment).model_dump(mode="json")
+            recipe = configure(run, parameters).model_dump(mode="json")
             write_json(output.parent / "config.json", recipe)
             for name in ("summary.json", "model.safetensors"):
                 (output.parent / name).write_text("{}")
 
     monkeypatch.setattr(pipeline, "run_notebook", fake)
+
+    def fake_jobs(jobs, shared):
+        calls.extend(jobs)
+        for name, seed in jobs:
+            folder = paths.run_folder(shared["profile"], name, seed)
+            recipe = configure(name, shared | {"seed": seed}).model_dump(mode="json")
+            write_json(folder / "config.json", recipe)
+            write_json(folder / "summary.json", {})
+            (folder / "forgotten").unlink(missing_ok=True)
+        return []
+
+    monkeypatch.setattr(pipeline, "run_jobs", fake_jobs)
     monkeypatch.setattr(pipeline, "write_report", lambda executed, folder: folder / "report.html")
     return calls
 
@@ -157,6 +172,39 @@ def test_runs_everything_once_and_keeps_it(executed, capsys):
     assert main(["--profile", "smoke", "--seeds", "0,1"]) == 0
     assert executed == [("01_data", None), ("09_report", None)]
     assert capsys.readouterr().out.count("finished before, kept") == 8
+
+
+def test_a_run_without_a_notebook_is_made_when_it_is_named(executed):
+    """And kept, and repeated by force."""
+    for _ in range(2):
+        assert main(["--profile", "smoke", "--runs", "frozen2", "--seeds", "0,1"]) == 0
+    assert executed.count(("frozen2", 0)) == executed.count(("frozen2", 1)) == 1
+    assert main(["--profile", "smoke", "--runs", "frozen2", "--seeds", "1", "--force"]) == 0
+    assert executed.count(("frozen2", 0)) == 1
+    assert executed.count(("frozen2", 1)) == 2
+
+
+def test_a_study_runs_its_notebook_and_says_what_it_left_undone(executed, capsys):
+    assert main(["--profile", "smoke", "--study", "scaling,controls"]) == 1
+    assert executed == [("01_data", None), ("06_scaling", None), ("05_controls", None), ("09_report", None)]
+    said = capsys.readouterr().out
+    assert "frozen2 seed 0 of study 'controls' is not there" in said
+    assert "length_8 seed 0 of study 'scaling' is not there" in said
+
+
+def test_a_study_whose_runs_are_there_is_well(executed, capsys):
+    pipeline.run_jobs([(name, 0) for name in ROWS], load_profile("smoke"))
+    assert main(["--profile", "smoke", "--study", "controls"]) == 0
+    assert "is not there" not in capsys.readouterr().out
+
+
+def test_a_study_that_cannot_be_made_is_an_error_before_any_work(executed, monkeypatch, capsys):
+    profile = load_profile("smoke")
+    profile["training"] = profile["training"] | {"batch_size": 18}
+    monkeypatch.setattr(pipeline, "load_profile", lambda name: profile)
+    assert main(["--profile", "smoke", "--study", "controls"]) == 2
+    assert executed == []
+    assert "run 'k8_pairs' in profile 'smoke'" in capsys.readouterr().out
 
 
 def test_force_repeats_only_what_is_asked_for(executed):
@@ -229,7 +277,8 @@ def test_the_help_lists_every_option_and_profile_before_anything_is_installed(tm
         shutil.copy(paths.ROOT / name, tmp_path)
     shutil.copytree(paths.PROFILES, tmp_path / "notebooks/profiles")
     done = subprocess.run([tmp_path / "run_all.sh", "--help"], capture_output=True, text=True, check=True)
-    for name in ("--profile", "--runs", "--seeds", "--results", "--force", "--report", *profile_names()):
+    options = ("--profile", "--runs", "--study", "--jobs", "--seeds", "--results", "--force", "--report")
+    for name in (*options, *profile_names()):
         assert name in done.stdout
     assert not (tmp_path / ".venv").exists()
 

@@ -17,6 +17,7 @@ from manyviews.train import Trainer, TrainingFailed, learning_rate, make_model
 
 IMAGES = torch.randint(0, 256, (20, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(20) % 4
+FORWARD = SimCLR.forward
 DEFINITIONS = ("pairs", "outside", "inside")  # of the loss of many views
 
 
@@ -304,6 +305,58 @@ def test_a_schedule_in_steps_moves_at_each_step():
     assert rates[10] == 1.0
     assert all(a > b for a, b in itertools.pairwise(rates[10:]))
     assert 0 < rates[-1] < 0.01
+
+
+def test_a_constant_schedule_falls_in_a_straight_line_over_its_last_part():
+    """torch's LinearLR, from the peak over the last fifth."""
+    schedule = TrainingConfig(
+        epochs=10, warmup_epochs=1, schedule="constant", schedule_per="step", learning_rate=1.0
+    )
+    rates = [learning_rate(schedule, step, 10) for step in range(100)]
+    assert rates[10:81] == [1.0] * 71
+    oracle = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    line = torch.optim.lr_scheduler.LinearLR(oracle, 1.0, 0.0, total_iters=20)
+    for rate in rates[80:]:
+        assert rate == pytest.approx(line.get_last_lr()[0])
+        oracle.step()
+        line.step()
+    level = TrainingConfig(epochs=10, warmup_epochs=1, schedule="constant", decay_share=0, learning_rate=1.0)
+    assert learning_rate(level, 99, 10) == 1.0
+
+
+def test_a_warm_up_may_end_within_an_epoch():
+    schedule = TrainingConfig(epochs=2, warmup_epochs=0.25, schedule_per="step", learning_rate=1.0)
+    rates = [learning_rate(schedule, step, 20) for step in range(40)]
+    assert rates[:6] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+    assert rates[6] < 1
+
+
+def test_runs_that_leave_a_constant_rate_share_its_first_steps(tmp_path):
+    """C6: to the bit, so that the short run is a branch of the long one."""
+    schedule = {"schedule": "constant", "schedule_per": "step", "learning_rate": 1e-3}
+    short = Trainer(config(training=schedule), IMAGES, LABELS, tmp_path / "a", evaluate)
+    long = Trainer(config(training=schedule | {"epochs": 6}), IMAGES, LABELS, tmp_path / "b", evaluate)
+    short.run()
+    long.run()
+    losses = [[row["loss_nats"] for row in t.progress.metrics] for t in (short, long)]
+    assert losses[0][1:3] == losses[1][1:3]  # two of three epochs; the last fifth of these falls
+    assert losses[0][3] != losses[1][3]
+
+
+def test_a_share_of_the_images_is_the_first_of_each_class(tmp_path):
+    assert train.first_of_each_class(LABELS, 0.4).tolist() == [0, 1, 2, 3, 4, 5, 6, 7]  # 2 of 5 in each of 4
+    assert train.first_of_each_class(LABELS, 1).tolist() == list(range(20))
+    assert train.first_of_each_class(LABELS, 0.01).tolist() == [0, 1, 2, 3]
+    trainer = Trainer(config(training={"image_share": 0.4}), IMAGES, LABELS, tmp_path, evaluate)
+    assert torch.equal(trainer.images, IMAGES[:8])
+    assert len(trainer.sampler) == 2  # of 8 images, two passes
+
+
+def test_views_may_be_smaller_than_the_images(tmp_path, monkeypatch):
+    sizes = set()
+    monkeypatch.setattr(SimCLR, "forward", lambda self, x: sizes.add(x.shape[2:]) or FORWARD(self, x))
+    Trainer(config(views={"size": 8}), IMAGES, LABELS, tmp_path, evaluate).run()
+    assert sizes == {(8, 8)}
 
 
 def test_initial_weights_depend_on_the_seed_only():

@@ -10,12 +10,13 @@ from typing import Literal
 import pandas as pd
 
 from manyviews.config import ClaimsConfig
-from manyviews.intervals import Estimate, estimate_without_images
+from manyviews.intervals import MIN_SEEDS, Estimate, estimate_without_images
 from manyviews.results import Run, difference, predictions_of
+from manyviews.rows import members
+from manyviews.scaling import MIN_BUDGETS, error_curve, foretell
 
 Outcome = Literal["supported", "not supported", "inconclusive", "not tested"]
-Expectation = Literal["gain", "no gain", "level"]
-MIN_SEEDS = 3  # below, an interval over seeds says next to nothing
+Expectation = Literal["gain", "no gain", "level", "foretold"]
 FLOORS = ("raw_pixels", "initial")
 DECIDES = "The verdict on a claim is the outcome of the comparison without the confound."
 
@@ -26,13 +27,14 @@ class Comparison:
 
     gain: `run` ends above each of `against` by more than the margin, in each measure. no gain: it does not,
     so that it may also end below. level: over the last part of its training, each measure of `run` moves by
-    less than the tolerance.
+    less than the tolerance. foretold: `run` ends within the margin of where the law `against`, fitted to the
+    shorter runs of the part "length", says.
     """
 
     run: str
     expects: Expectation
     measures: tuple[str, ...]
-    against: tuple[str, ...] = ()  # other runs, or FLOORS
+    against: tuple[str, ...] = ()  # other runs, FLOORS, or a law of scaling.FITS
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ CLAIMS = (
         "accuracy levels off by the end of training, so the data are used up",
         "the learning rate is annealed towards zero, which flattens any curve",
         Comparison("views8", "level", KNN),
-        Comparison("views8_long", "no gain", KNN, ("views8",)),
-        "a run of twice the length, annealed over its whole length",
+        Comparison("length_8", "no gain", KNN, ("length_4",)),
+        "a run of twice the steps of the eight-view run and one of as many, each annealed over its length",
     ),
     Claim(
         "C",
@@ -78,8 +80,8 @@ CLAIMS = (
         "some kind of scaling law applies",
         "two points that differ in depth, first layer and steps lie on any law",
         None,
-        None,
-        "runs of six lengths or more, the longest predicted from the others",
+        Comparison("length_8", "foretold", KNN, ("power law",)),
+        "runs of six lengths, each annealed over its whole length, the longest foretold from the others",
     ),
     Claim(
         "E",
@@ -97,7 +99,7 @@ class Finding:
     """One estimate that an outcome rests on."""
 
     run: str
-    against: str  # a run, a floor, or the epoch from which a curve should be level
+    against: str  # a run, a floor, a law, or the epoch from which a curve should be level
     measure: str
     estimate: Estimate
     outcome: Outcome
@@ -153,6 +155,7 @@ def limits(expects: Expectation, config: ClaimsConfig) -> tuple[float, float]:
         "gain": (config.margin, float("inf")),
         "no gain": (-float("inf"), config.margin),
         "level": (-config.plateau_tolerance, config.plateau_tolerance),
+        "foretold": (-config.margin, config.margin),
     }[expects]
 
 
@@ -179,6 +182,8 @@ def judge(
     """Put a comparison to the results; see results.load_runs and load_raw_pixels."""
     if comparison is None:
         return Judgement("not tested")
+    if comparison.expects == "foretold":
+        return judge_law(comparison, runs, config)
     names = [comparison.run, *comparison.against]
     tables = {name: predictions_of(name, runs, raw_pixels, comparison.run) for name in names}
     missing = tuple(name for name, of_seeds in tables.items() if not of_seeds)
@@ -201,6 +206,24 @@ def judge(
         for (against, measure), found in estimates.items()
     )
     return Judgement(combine([finding.outcome for finding in findings]), findings)
+
+
+def judge_law(comparison: Comparison, runs: dict[str, list[Run]], config: ClaimsConfig) -> Judgement:
+    """Put a comparison that is foretold by a law to the results."""
+    names = members("length")
+    missing = tuple(name for name in names if name not in runs)
+    if missing:
+        return Judgement("not tested", missing=missing)
+    findings = []
+    for measure in comparison.measures:
+        curve = error_curve(runs, names, measure)
+        if curve is None or len(curve.names) < MIN_BUDGETS:
+            return Judgement("not tested", missing=("a seed that all lengths have",))
+        for law in comparison.against:
+            found = foretell(curve, law)
+            outcome = decide(found, *limits("foretold", config))
+            findings.append(Finding(comparison.run, law, measure, found, outcome))
+    return Judgement(combine([finding.outcome for finding in findings]), tuple(findings))
 
 
 def verdicts(

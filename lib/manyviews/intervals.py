@@ -7,6 +7,7 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
+MIN_SEEDS = 3  # below, an interval over seeds says next to nothing
 RESAMPLES = 9999
 BATCH = 500  # resamples at a time, for memory
 

@@ -16,9 +16,11 @@ from nbconvert import HTMLExporter, MarkdownExporter
 from papermill.exceptions import PapermillExecutionError
 
 from manyviews import paths
-from manyviews.config import EXPERIMENT, ConfigError, RunConfig, load_profile
-from manyviews.files import read_json, replacing, write_text
+from manyviews.config import ConfigError, load_profile
+from manyviews.files import replacing, write_text
 from manyviews.results import TITLES, check_recipe, forget, is_finished
+from manyviews.rows import ROWS, STUDIES, configure, rows_of, same_runs
+from manyviews.study import missing_jobs, run_jobs
 
 NOTEBOOKS = {
     "baseline": "02_baseline",
@@ -26,6 +28,7 @@ NOTEBOOKS = {
     "views8": "04_eight_views",
     "supervised": "07_supervised",
 }
+STUDY_NOTEBOOKS = {"controls": "05_controls", "scaling": "06_scaling"}
 PROCESS_SETTINGS = {  # read from the environment when a kernel starts
     # Threads that wait for each other give up the core sooner: no slower on an idle machine, and several
     # times faster beside another program.
@@ -117,7 +120,7 @@ def run_all(profile: dict[str, Any], runs: Sequence[str], seeds: Sequence[int], 
 
     Args:
         profile: its parameters, see config.load_profile.
-        runs: names among results.TITLES.
+        runs: names of rows. The report's have a notebook each; the others are made side by side.
         seeds: each run is done once for each.
         force: repeat runs that are finished.
     Returns:
@@ -128,15 +131,15 @@ def run_all(profile: dict[str, Any], runs: Sequence[str], seeds: Sequence[int], 
     """
     name = profile["profile"]
     jobs = [(run, seed, paths.run_folder(name, run, seed)) for seed in seeds for run in runs]
-    for _, seed, folder in jobs:
+    for run, seed, folder in jobs:
         if is_finished(folder) and not force:
-            experiment = {key: read_json(folder / "config.json")[key] for key in EXPERIMENT}
-            check_recipe(RunConfig(**profile | experiment | {"seed": seed}), folder)
+            check_recipe(configure(run, profile | {"seed": seed}), folder)
 
-    failures = attempt("01_data", paths.results_root() / name / "01_data.ipynb", profile)
-    if failures:
-        raise NotebookFailed(failures[0])
+    prepare_data(profile)
+    failures = []
     for number, (run, seed, folder) in enumerate(jobs, 1):
+        if run not in NOTEBOOKS:
+            continue
         say(f"[{number}/{len(jobs)}] {TITLES[run]}, seed {seed}")
         if force:
             forget(folder)
@@ -146,7 +149,60 @@ def run_all(profile: dict[str, Any], runs: Sequence[str], seeds: Sequence[int], 
             say("  finished before, kept (--force repeats it)")
         else:
             failures += attempt(NOTEBOOKS[run], folder / "notebook.ipynb", profile | {"seed": seed})
+    return failures + run_rows(profile, [run for run in runs if run not in NOTEBOOKS], seeds, force)
+
+
+def run_rows(profile: dict[str, Any], runs: Sequence[str], seeds: Sequence[int], force: bool) -> list[str]:
+    """Runs that have no notebook of their own, side by side."""
+    if force:
+        forget_rows(profile, runs, seeds)
+    return run_jobs(missing_jobs(runs, profile, seeds), profile)
+
+
+def run_studies(
+    profile: dict[str, Any], studies: Sequence[str], seeds: Sequence[int], force: bool
+) -> list[str]:
+    """The notebooks of studies, which make the runs that are missing; gives what failed.
+
+    Raises:
+        ConfigError: a run cannot be made in this profile, or was made with another configuration; before any
+            work starts.
+        NotebookFailed: the data notebook.
+    """
+    runs = {study: rows_of(study) for study in studies}
+    for study in studies:
+        missing_jobs(runs[study], profile, seeds)
+    prepare_data(profile)
+    if force:
+        forget_rows(profile, [run for of_study in runs.values() for run in of_study], seeds)
+    failures = []
+    for study in studies:
+        notebook = STUDY_NOTEBOOKS[study]
+        output = paths.results_root() / profile["profile"] / f"{notebook}.ipynb"
+        failures += attempt(notebook, output, profile | {"seeds": list(seeds)})
+        failures += [
+            f"{run} seed {seed} of study '{study}' is not there"
+            for run, seed in missing_jobs(runs[study], profile, seeds)
+        ]
     return failures
+
+
+def forget_rows(profile: dict[str, Any], runs: Sequence[str], seeds: Sequence[int]) -> None:
+    """Have runs begin anew."""
+    for run in dict.fromkeys(same_runs(runs, profile).values()):
+        for seed in seeds:
+            forget(paths.run_folder(profile["profile"], run, seed))
+
+
+def prepare_data(profile: dict[str, Any]) -> None:
+    """The data notebook.
+
+    Raises:
+        NotebookFailed: it failed, and no run could start.
+    """
+    failures = attempt("01_data", paths.results_root() / profile["profile"] / "01_data.ipynb", profile)
+    if failures:
+        raise NotebookFailed(failures[0])
 
 
 def attempt(notebook: str, output: Path, parameters: dict[str, Any]) -> list[str]:
@@ -214,7 +270,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     # The help text is in run_all.sh, which can show it before anything is installed.
     parser = argparse.ArgumentParser(prog="run_all.sh", add_help=False)
     parser.add_argument("--profile", default="demo", metavar="NAME")
-    parser.add_argument("--runs", default=",".join(TITLES), metavar="A,B")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--runs", default=",".join(TITLES), metavar="A,B")
+    what.add_argument("--study", metavar="NAME")
+    parser.add_argument("--jobs", type=int, metavar="N")
     parser.add_argument("--seeds", metavar="0,1")
     parser.add_argument("--results", metavar="DIR", type=Path)
     parser.add_argument("--force", action="store_true")
@@ -226,8 +285,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(str(error))
     options.runs = options.runs.split(",")
     for run in options.runs:
-        if run not in TITLES:
-            parser.error(f"unknown run '{run}'; choose among: {', '.join(TITLES)}")
+        if run not in ROWS:
+            parser.error(f"unknown run '{run}'; choose among: {', '.join(ROWS)}")
+    options.study = options.study.split(",") if options.study else []
+    for study in options.study:
+        if study not in STUDIES:
+            parser.error(f"unknown study '{study}'; choose among: {', '.join(STUDIES)}")
+    if options.jobs is not None and options.jobs < 1:
+        parser.error(f"--jobs takes a whole number from 1, not {options.jobs}")
     try:
         seeds = options.seeds.split(",") if options.seeds else options.parameters.get("seeds", [0])
         options.seeds = [int(seed) for seed in seeds]
@@ -243,12 +308,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     if options.results:
         os.environ["MANYVIEWS_RESULTS"] = str(options.results.resolve())
+    if options.jobs:
+        os.environ["MANYVIEWS_JOBS"] = str(options.jobs)
     os.environ.update(PROCESS_SETTINGS | os.environ)
     logging.getLogger("papermill").setLevel(logging.ERROR)
     folder = paths.results_root() / options.profile
     failures: list[str] = []
     try:
-        if not options.report:
+        if options.study and not options.report:
+            failures = run_studies(options.parameters, options.study, options.seeds, options.force)
+        elif not options.report:
             failures = run_all(options.parameters, options.runs, options.seeds, options.force)
         report_failures = attempt("09_report", folder / "09_report.ipynb", options.parameters)
         if not report_failures:

@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from manyviews.claims import DECIDES, MIN_SEEDS, Comparison, Finding, Judgement, Verdict
+from manyviews.claims import DECIDES, Comparison, Finding, Judgement, Verdict
 from manyviews.config import ClaimsConfig
 from manyviews.feature_space import map_purity
+from manyviews.intervals import MIN_SEEDS
 from manyviews.report import NOT_RUN, difference_text, percent, table
 from manyviews.results import (
     ACCURACIES,
@@ -15,11 +16,19 @@ from manyviews.results import (
     class_accuracies,
     confusion_matrix,
 )
+from manyviews.rows import ROWS
 
-SIDES = {"raw_pixels": "raw pixels", "initial": "its initial weights"} | TITLES
+# What a difference may be taken of.
+SIDES = {
+    "raw_pixels": "raw pixels",
+    "initial": "its initial weights",
+    "power law": "the power law's forecast",
+    **{name: row.title for name, row in ROWS.items()},
+}
 EXPECTED = {
     "gain": "{run} ends more than {margin:.1f} points above {against}",
     "no gain": "{run} ends less than {margin:.1f} points above {against}, or below",
+    "foretold": "the error of {run} lies within {margin:.1f} points of {against}, fitted to the shorter runs",
     "level": "{run} moves by less than {tolerance:.1f} points over the last {window:.0%} of its epochs",
 }
 

@@ -263,11 +263,19 @@ def difference(a: dict[int, pd.DataFrame], b: dict[int, pd.DataFrame], measure: 
     Returns:
         The estimate over the seeds that both have; None where there is none.
     """
+    scores = score_differences(a, b, measure)
+    return None if scores is None else estimate(scores)
+
+
+def score_differences(
+    a: dict[int, pd.DataFrame], b: dict[int, pd.DataFrame], measure: str
+) -> np.ndarray | None:
+    """The same for each seed and image: (S, M), of -1, 0 and 1; None where no seed is in both."""
     seeds = sorted(a.keys() & b.keys())
     if not seeds:
         return None
     pairs = [(correct(a[seed], measure).astype(float), correct(b[seed], measure)) for seed in seeds]
-    return estimate(np.stack([of_a - of_b for of_a, of_b in pairs]))
+    return np.stack([of_a - of_b for of_a, of_b in pairs])
 
 
 def predictions_of(

@@ -36,10 +36,10 @@ class Row(Section):
     length: Multiple = 1  # times the profile's epochs, to the nearest whole one; the warm-up goes along
     width: Multiple = 1  # times the profile's width
     view_size: Multiple = 1  # times the profile's image size
-    network: dict[str, Any] = {}
-    views: dict[str, Any] = {}
-    training: dict[str, Any] = {}
-    evaluation: dict[str, Any] = {}
+    network: dict[str, Any] = Field(default_factory=dict)
+    views: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    evaluation: dict[str, Any] = Field(default_factory=dict)
 
 
 class Study(Section):
@@ -123,11 +123,17 @@ def configure(name: str, shared: Mapping[str, Any]) -> RunConfig:
 
 
 def same_runs(names: Iterable[str], shared: Mapping[str, Any]) -> dict[str, str]:
-    """For each run the one that stands for it: the first of the file with the same recipe in this profile."""
+    """For each run the one that stands for it: the first of the file with the same recipe in this profile.
+
+    A run that the profile cannot make is left out.
+    """
     first: dict[str, str] = {}
     standing = {}
     for name in ROWS:  # all of them, so that the answer does not depend on which are asked for
-        recipe = configure(name, shared).recipe()
+        try:
+            recipe = configure(name, shared).recipe()
+        except ConfigError:
+            continue
         key = repr([recipe[k] for k in sorted(recipe.keys() - {"run", "evaluation"})])
         standing[name] = first.setdefault(key, name)
-    return {name: standing[name] for name in names}
+    return {name: standing[name] for name in names if name in standing}

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import Queue, get_context, parent_process
 from typing import Any
@@ -23,20 +23,22 @@ BAR = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}, left {remaining}"
 
 
 def default_jobs() -> int:
-    """Runs at a time: one for each GPU, or else for each core.
+    """Runs at a time: $MANYVIEWS_JOBS, or one for each GPU, or else for each core.
 
     The small networks of a laptop's profiles leave a second thread idle for much of its time; two runs of one
     thread each were seen to do a fifth more work than one run of two, and to suffer less from other programs.
     """
-    return torch.cuda.device_count() or os.cpu_count() or 1
+    return int(os.environ.get("MANYVIEWS_JOBS") or torch.cuda.device_count() or os.cpu_count() or 1)
 
 
-def missing_jobs(names: Iterable[str], shared: Mapping[str, Any], seeds: Sequence[int]) -> list[Job]:
+def missing_jobs(names: Sequence[str], shared: Mapping[str, Any], seeds: Sequence[int]) -> list[Job]:
     """The runs whose numbers are not there, all seeds of one before the next.
 
     Raises:
         ConfigError: a run cannot be made in this profile, or was made with another configuration.
     """
+    for name in names:
+        configure(name, shared)  # same_runs leaves out what cannot be made
     jobs = []
     for name in dict.fromkeys(same_runs(names, shared).values()):
         for seed in seeds:
@@ -59,7 +61,7 @@ def run_study(study: str, config: RunConfig, at_once: int | None = None) -> list
 
 
 def run_jobs(jobs: Sequence[Job], shared: Mapping[str, Any], at_once: int | None = None) -> list[str]:
-    """Make runs, several at a time, each in a process with its share of the cores and, in turn, one of the GPUs.
+    """Make runs, several at a time, each in a process with its share of the cores and one of the GPUs.
 
     Args:
         jobs: names and seeds.
@@ -93,7 +95,9 @@ def run_jobs(jobs: Sequence[Job], shared: Mapping[str, Any], at_once: int | None
                 failures += [f"{name} seed {seed}: {outcome}"] if outcome else []
                 bar.update(work[name])
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # those begun go on from their checkpoint next time
+            pool.shutdown(
+                wait=False, cancel_futures=True
+            )  # those begun go on from their checkpoint next time
             raise
         finally:
             del os.environ["TQDM_DISABLE"]
@@ -101,7 +105,7 @@ def run_jobs(jobs: Sequence[Job], shared: Mapping[str, Any], at_once: int | None
 
 
 def prepare_worker(threads: int, gpus: Queue) -> None:
-    """Make a process one of several: its threads, its GPU, no bar of its own, and no life after its parent's."""
+    """Make a process one of several: its threads, its GPU, and no life after its parent's."""
     os.environ["CUDA_VISIBLE_DEVICES"] = visible_gpu(gpus.get())
     torch.set_num_threads(threads)
     threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()

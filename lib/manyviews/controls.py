@@ -1,0 +1,166 @@
+"""What runs that differ in one thing say about it: differences, equivalence, factors, and cost."""
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from manyviews.evaluation import correct
+from manyviews.intervals import CONFIDENCE, MIN_SEEDS, Estimate, estimate
+from manyviews.results import Run, predictions_of, score_differences
+from manyviews.rows import ROWS, members
+
+Relation = Literal["equivalent", "higher", "lower", "inconclusive"]
+
+# The factors of the factorial part, and their low and high levels.
+FACTORS = {"depth": (18, 34), "stem": ("conv3", "conv7"), "n_views": (2, 8)}
+FACTOR_TITLES = {"depth": "depth 34", "stem": "7 x 7 first layer", "n_views": "4 x passes"}
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """By how much one run ends above another, and whether that is a difference."""
+
+    part: str
+    run: str
+    against: str
+    measure: str
+    estimate: Estimate
+    p_equivalence: float  # NaN for one seed
+    relation: Relation
+
+
+def equivalence_p(values: np.ndarray, margin: float) -> float:
+    """p of two one-sided t tests that a mean lies between -margin and margin.
+
+    Args:
+        values: (S,), one for each seed.
+        margin: above 0.
+    Returns:
+        The larger of the two p; NaN for fewer than two values.
+    Source: Schuirmann 1987, doi:10.1007/BF01068419.
+    """
+    if len(values) < 2:
+        return float("nan")
+    if np.ptp(values) == 0:  # no spread: SciPy's t would divide by zero
+        return float(abs(values[0]) >= margin)
+    above = stats.ttest_1samp(values, -margin, alternative="greater").pvalue
+    below = stats.ttest_1samp(values, margin, alternative="less").pvalue
+    return float(max(above, below))
+
+
+def relate(found: Estimate, p_equivalence: float, margin: float) -> Relation:
+    """What a difference is, as far as seeds and images both tell.
+
+    Equivalent: two one-sided tests over the seeds, and the interval over images within the margin. Higher or
+    lower: both intervals beyond 0. With fewer than MIN_SEEDS seeds nothing is decided.
+    """
+    if found.n < MIN_SEEDS:
+        return "inconclusive"
+    if p_equivalence < 1 - CONFIDENCE and -margin < found.image_low and found.image_high < margin:
+        return "equivalent"
+    if found.low > 0:
+        return "higher"
+    return "lower" if found.high < 0 else "inconclusive"
+
+
+def contrast(
+    runs: dict[str, list[Run]], part: str, run: str, against: str, measure: str, margin: float
+) -> Contrast | None:
+    """Two runs compared seed by seed and image by image; None where no seed is in both."""
+    of_run, of_other = (predictions_of(name, runs, None) for name in (run, against))
+    scores = score_differences(of_run, of_other, measure)
+    if scores is None:
+        return None
+    found, p = estimate(scores), equivalence_p(scores.mean(axis=1), margin)
+    return Contrast(part, run, against, measure, found, p, relate(found, p, margin))
+
+
+def contrasts(runs: dict[str, list[Run]], part: str, measure: str, margin: float) -> list[Contrast]:
+    """Each run of a part that is there, compared with the one that the part compares with."""
+    against, *others = members(part)
+    found = (contrast(runs, part, name, against, measure, margin) for name in others)
+    return [one for one in found if one is not None]
+
+
+def contrasts_table(found: list[Contrast]) -> pd.DataFrame:
+    """Contrasts as numbers: part, run, against, measure, the fields of intervals.Estimate, p, relation."""
+    rows = [
+        {"part": one.part, "run": one.run, "against": one.against, "measure": one.measure}
+        | one.estimate.as_dict()
+        | {"p_equivalence": one.p_equivalence, "relation": one.relation}
+        for one in found
+    ]
+    columns = [
+        "part",
+        "run",
+        "against",
+        "measure",
+        *Estimate.__dataclass_fields__,
+        "p_equivalence",
+        "relation",
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def factorial_effects(runs: dict[str, list[Run]], part: str, measure: str) -> dict[str, Estimate]:
+    """Main effects and interactions of the 2 x 2 x 2 factors depth, first layer and passes.
+
+    A main effect is the mean of the four runs at the factor's high level minus that of the four at its low
+    one. An interaction is half the difference of one factor's effect between the levels of another; of three
+    factors, likewise.
+
+    Args:
+        runs: see results.load_runs.
+        part: whose runs are the eight cells.
+        measure: one of evaluation.MEASURES.
+    Returns:
+        By name, such as "depth 34" or "depth 34 x 4 x passes"; empty where a cell has no seed in common.
+    """
+    cells = {
+        tuple(int(getattr(ROWS[name], factor) == high) for factor, (_, high) in FACTORS.items()): name
+        for name in members(part)
+    }
+    if len(cells) < 2 ** len(FACTORS) or not set(cells.values()) <= runs.keys():
+        return {}
+    seeds = sorted(set.intersection(*({run.seed for run in runs[name]} for name in cells.values())))
+    if not seeds:
+        return {}
+    scores = {
+        levels: np.stack([correct(run.predictions, measure) for run in runs[name] if run.seed in seeds]) * 1.0
+        for levels, name in cells.items()
+    }
+    effects = {}
+    for order in range(1, len(FACTORS) + 1):
+        for places in combinations(range(len(FACTORS)), order):
+            signs = {levels: np.prod([2 * levels[place] - 1 for place in places]) for levels in scores}
+            total = sum(sign * scores[levels] for levels, sign in signs.items())
+            name = " x ".join(list(FACTOR_TITLES.values())[place] for place in places)
+            effects[name] = estimate(total / (len(scores) / 2))
+    return effects
+
+
+def cost_curve(seeds: list[Run]) -> pd.DataFrame:
+    """Accuracies along a run against each kind of cost, as means over its seeds.
+
+    Columns: those of the metrics, multiply_adds (forward and backward, as in the summary) and seconds, the
+    run's wall time shared out evenly over its views.
+    """
+    tables = []
+    for run in seeds:
+        table = run.evaluated.copy()
+        done = table["images_forwarded"] / run.summary["images_forwarded"]
+        table["multiply_adds"] = done * run.summary["multiply_adds"]
+        table["seconds"] = done * run.environment["wall_time_s"]
+        tables.append(table.select_dtypes("number"))
+    return pd.concat(tables).groupby("epoch").mean().reset_index()
+
+
+def cost_to_reach(seeds: list[Run], measure: str, target: float) -> pd.Series | None:
+    """The first measured point of a run's mean curve at which an accuracy is reached; None if it never is."""
+    curve = cost_curve(seeds)
+    reached = curve[curve[measure] >= target]
+    return None if reached.empty else reached.iloc[0]

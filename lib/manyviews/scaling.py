@@ -1,0 +1,158 @@
+"""How an error falls with a budget: a power law and a log-linear fit, and which of them foretells more."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from manyviews.evaluation import correct
+from manyviews.intervals import CONFIDENCE, Estimate, seed_interval
+from manyviews.results import Run
+
+MIN_BUDGETS = 5  # the three parameters of the law, one point to spare, and the one held out
+RESAMPLES = 200
+OUTLIER = 0.01  # share of images; residuals beyond it count less than by their square
+STARTS = tuple(
+    (floor, exponent) for floor in (0.0, 0.5, 0.95) for exponent in (0.2, 1.0)
+)  # floor: of the least
+MAX_EXPONENT = 4.0
+
+Fit = Callable[[np.ndarray], np.ndarray]  # errors at some budgets
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """error = floor + scale * (x / x0) ** -exponent, in shares of images."""
+
+    floor: float
+    scale: float
+    exponent: float
+    x0: float  # the smallest budget
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self.floor + self.scale * (x / self.x0) ** -self.exponent
+
+
+@dataclass(frozen=True)
+class LogLinear:
+    """error = first + slope * log2(x / x0): what a trend says without a law."""
+
+    first: float
+    slope: float  # per doubling
+    x0: float
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self.first + self.slope * np.log2(x / self.x0)
+
+
+def fit_power_law(x: np.ndarray, error: np.ndarray) -> PowerLaw:
+    """Robust least squares from several starts, of which the best is kept.
+
+    Args:
+        x: budgets, (B,), ascending.
+        error: shares of images, (B,).
+    Source: the form of Hestness et al. 2017, arXiv:1712.00409; the soft L1 loss is SciPy's.
+    """
+    relative = x / x[0]
+
+    def residuals(parameters: np.ndarray) -> np.ndarray:
+        floor, scale, exponent = parameters
+        return floor + scale * relative**-exponent - error
+
+    found = [
+        least_squares(
+            residuals,
+            (share * error.min(), max(1e-3, error[0] - share * error.min()), exponent),
+            bounds=([0, 0, 0], [1, 2, MAX_EXPONENT]),
+            loss="soft_l1",
+            f_scale=OUTLIER,
+        )
+        for share, exponent in STARTS
+    ]
+    floor, scale, exponent = min(found, key=lambda fit: fit.cost).x
+    return PowerLaw(float(floor), float(scale), float(exponent), float(x[0]))
+
+
+def fit_log_linear(x: np.ndarray, error: np.ndarray) -> LogLinear:
+    """The same with a straight line over the logarithm of the budget."""
+    doublings = np.log2(x / x[0])
+    found = least_squares(
+        lambda line: line[0] + line[1] * doublings - error, (error[0], 0.0), loss="soft_l1", f_scale=OUTLIER
+    )
+    return LogLinear(float(found.x[0]), float(found.x[1]), float(x[0]))
+
+
+FITS: dict[str, Callable[[np.ndarray, np.ndarray], Fit]] = {
+    "power law": fit_power_law,
+    "log-linear": fit_log_linear,
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Errors at several budgets, for the seeds that all of them have."""
+
+    names: tuple[str, ...]  # of the runs
+    x: np.ndarray  # views forwarded, (B,), ascending
+    scores: np.ndarray  # 1 where an image is classified wrong, (B, S, M)
+
+    @property
+    def error(self) -> np.ndarray:
+        """Means over seeds and images, (B,)."""
+        return self.scores.mean(axis=(1, 2))
+
+
+def error_curve(runs: dict[str, list[Run]], names: list[str], measure: str) -> Curve | None:
+    """The errors of some runs against the views that they forwarded; None where there are none in common.
+
+    Args:
+        runs: see results.load_runs; what is not there is left out.
+        names: of the runs.
+        measure: one of evaluation.MEASURES.
+    """
+    there = [name for name in names if name in runs]
+    seeds = sorted(set.intersection(*({run.seed for run in runs[name]} for name in there))) if there else []
+    if not seeds:
+        return None
+    there.sort(key=lambda name: runs[name][0].summary["images_forwarded"])
+    of_runs = [
+        np.stack([1.0 - correct(run.predictions, measure) for run in runs[name] if run.seed in seeds])
+        for name in there
+    ]
+    x = np.array([runs[name][0].summary["images_forwarded"] for name in there], dtype=float)
+    return Curve(tuple(there), x, np.stack(of_runs))
+
+
+def foretell(curve: Curve, law: str) -> Estimate:
+    """By how much the error of the largest budget exceeds what a fit to all smaller ones says.
+
+    The interval over seeds is Student's t of the fits to each seed's errors; that over images is of fits to
+    resampled images.
+    """
+    fit, x, n_images = FITS[law], curve.x, curve.scores.shape[2]
+
+    def miss(error: np.ndarray) -> float:
+        return float(error[-1] - fit(x[:-1], error[:-1])(x[-1:])[0])
+
+    by_seed = np.array([miss(error) for error in curve.scores.mean(axis=2).T])
+    of_images = curve.scores.mean(axis=1)  # (B, M)
+    generator = np.random.default_rng(0)
+    resampled = [
+        miss(of_images[:, generator.integers(n_images, size=n_images)].mean(axis=1)) for _ in range(RESAMPLES)
+    ]
+    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Estimate(float(by_seed.mean()), len(by_seed), *seed_interval(by_seed), float(low), float(high))
+
+
+def law_intervals(curve: Curve) -> dict[str, tuple[float, float]]:
+    """Intervals of the law's floor and exponent, from fits to resampled seeds and images, all budgets in."""
+    generator = np.random.default_rng(0)
+    _, n_seeds, n_images = curve.scores.shape
+    found = []
+    for _ in range(RESAMPLES):
+        scores = curve.scores[:, generator.integers(n_seeds, size=n_seeds)].mean(axis=1)  # (B, M)
+        law = fit_power_law(curve.x, scores[:, generator.integers(n_images, size=n_images)].mean(axis=1))
+        found.append((law.floor, law.exponent))
+    low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+    return {"floor": (low[0], high[0]), "exponent": (low[1], high[1])}
