@@ -8,11 +8,12 @@ from manyviews.claims import verdicts
 from manyviews.config import RunConfig, load_profile
 from manyviews.evaluation import accuracies
 from manyviews.files import write_text
-from manyviews.results import load_raw_pixels, load_runs
+from manyviews.results import TITLES, load_raw_pixels, load_runs
+from manyviews.rows import ROWS
 
 README = paths.ROOT / "README.md"
 BEGIN, END = "<!-- results: written by tests/refresh_readme.py -->", "<!-- end of results -->"
-TITLES = {
+PROFILES = {
     "demo": "Synthetic images: profile `demo`",
     "tiny-imagenet-quick": "Real images: profile `tiny-imagenet-quick`",
 }
@@ -21,9 +22,10 @@ TITLES = {
 def results_text() -> str:
     """Tables and figures of the profiles whose results are in the repository."""
     parts = []
-    for profile, title in TITLES.items():
+    for profile, title in PROFILES.items():
         config = RunConfig(run="readme", depth=18, stem="conv3", n_views=2, **load_profile(profile))
-        runs, raw_pixels = load_runs(config), load_raw_pixels(profile)
+        every_run, raw_pixels = load_runs(config, ROWS), load_raw_pixels(profile)
+        runs = {name: seeds for name, seeds in every_run.items() if name in TITLES}
         if not runs or raw_pixels is None:
             raise FileNotFoundError(f"results/{profile} is not whole; ./run_all.sh --profile {profile}")
         floor = accuracies(raw_pixels)
@@ -34,8 +36,9 @@ def results_text() -> str:
             report.floor_text(floor, runs, config.data.image_size),
             f"![Learning curves](results/{profile}/report_files/plateaus.png)",
             report.comparison_markdown(runs),
-            readings.verdicts_table(verdicts(runs, raw_pixels, config.claims)),
-            readings.rules_text(config.claims, runs),
+            readings.verdicts_table(verdicts(every_run, raw_pixels, config.claims)),
+            f"![The differences behind the verdicts](results/{profile}/report_files/claims.png)",
+            readings.rules_text(config.claims, every_run),
             f"The whole report: [results/{profile}/report.md](results/{profile}/report.md).",
         ]
     return "\n\n".join(parts)

@@ -198,6 +198,19 @@ def test_a_study_whose_runs_are_there_is_well(executed, capsys):
     assert "is not there" not in capsys.readouterr().out
 
 
+def test_force_repeats_a_study_that_was_made_with_another_configuration(executed, monkeypatch, capsys):
+    profile = load_profile("smoke")
+    pipeline.run_jobs([(name, 0) for name in ROWS], profile)
+    changed = profile | {"training": profile["training"] | {"temperature": 0.3}}
+    monkeypatch.setattr(pipeline, "load_profile", lambda name: changed)
+    assert main(["--profile", "smoke", "--study", "controls"]) == 2
+    assert "temperature is 0.2 there and 0.3 here" in capsys.readouterr().out
+    executed.clear()
+    main(["--profile", "smoke", "--study", "controls", "--force"])
+    assert ("05_controls", None) in executed
+    assert not pipeline.is_finished(paths.run_folder("smoke", "frozen2", 0))
+
+
 def test_a_study_that_cannot_be_made_is_an_error_before_any_work(executed, monkeypatch, capsys):
     profile = load_profile("smoke")
     profile["training"] = profile["training"] | {"batch_size": 18}

@@ -29,7 +29,7 @@ from manyviews.evaluation import (
     split_tensors,
 )
 from manyviews.feature_space import example_neighbours, feature_map
-from manyviews.files import read_json, replacing, write_json
+from manyviews.files import read_json, replacing, write_json, write_table
 from manyviews.models import count_multiply_adds, count_parameters
 from manyviews.results import (
     Run,
@@ -40,7 +40,6 @@ from manyviews.results import (
     raw_pixels_file,
     read_predictions,
     run_lock,
-    write_table,
 )
 from manyviews.train import (
     Trainer,

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -31,6 +33,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write or replace a JSON file in one step; a number that is not finite is an error."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write or replace a CSV file in one step."""
+    with replacing(path) as new:
+        table.to_csv(new, index=False)
 
 
 def read_json(path: Path) -> Any:

@@ -170,11 +170,14 @@ def run_studies(
         NotebookFailed: the data notebook.
     """
     runs = {study: rows_of(study) for study in studies}
-    for study in studies:
-        missing_jobs(runs[study], profile, seeds)
+    every = [run for of_study in runs.values() for run in of_study]
+    for run in every:
+        configure(run, profile)
+    if not force:
+        missing_jobs(every, profile, seeds)
     prepare_data(profile)
     if force:
-        forget_rows(profile, [run for of_study in runs.values() for run in of_study], seeds)
+        forget_rows(profile, every, seeds)
     failures = []
     for study in studies:
         notebook = STUDY_NOTEBOOKS[study]

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from manyviews import paths
 from manyviews.config import EXPERIMENT, ConfigError, RunConfig
 from manyviews.evaluation import MEASURES, correct
-from manyviews.files import read_json, replacing
+from manyviews.files import read_json
 from manyviews.intervals import Estimate, estimate, estimate_without_images
 from manyviews.rows import ROWS, configure, rows_of, same_runs
 
@@ -93,12 +93,6 @@ class Run:
     def evaluated(self) -> pd.DataFrame:
         """The metrics of the epochs after which the probes were run."""
         return self.metrics.dropna(subset=list(ACCURACIES))
-
-
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write or replace a CSV file in one step."""
-    with replacing(path) as new:
-        table.to_csv(new, index=False)
 
 
 def read_predictions(path: Path) -> pd.DataFrame:

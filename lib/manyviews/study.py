@@ -95,9 +95,7 @@ def run_jobs(jobs: Sequence[Job], shared: Mapping[str, Any], at_once: int | None
                 failures += [f"{name} seed {seed}: {outcome}"] if outcome else []
                 bar.update(work[name])
         except BaseException:
-            pool.shutdown(
-                wait=False, cancel_futures=True
-            )  # those begun go on from their checkpoint next time
+            pool.shutdown(wait=False, cancel_futures=True)  # what was begun goes on from there next time
             raise
         finally:
             del os.environ["TQDM_DISABLE"]

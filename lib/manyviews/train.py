@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from manyviews.augment import make_views
 from manyviews.config import ConfigError, RunConfig, TrainingConfig
-from manyviews.files import replacing
+from manyviews.files import replacing, write_table
 from manyviews.losses import multi_view_nt_xent, nt_xent
 from manyviews.models import SimCLR, make_backbone, make_projection_head
 from manyviews.sampler import ViewSampler
@@ -306,8 +306,7 @@ class Trainer:
             torch.save(state, new)
 
     def _write_metrics(self) -> None:
-        with replacing(self.folder / "metrics.csv") as new:
-            pd.DataFrame(self.progress.metrics).to_csv(new, index=False)
+        write_table(pd.DataFrame(self.progress.metrics), self.folder / "metrics.csv")
 
     def _load_checkpoint(self) -> None:
         try:
