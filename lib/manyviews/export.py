@@ -97,6 +97,11 @@ def check_files(folder: Path, config: RunConfig) -> None:
     """
     weights, notebook = folder / WEIGHTS, folder / NOTEBOOK
     command = f"./run_all.sh --profile {config.profile} --runs {config.run} --seeds {config.seed}"
+    if config.evaluation.brief:
+        raise ExportError(
+            f"{folder}: a control, which keeps no weights; give it `evaluation: {{brief: false}}` in its line "
+            f"of notebooks/runs.yaml and repeat it with `{command} --force`"
+        )
     if not weights.exists():
         raise ExportError(
             f"{weights} is missing, as in all runs that come with the repository; train anew with `{command} "
@@ -147,8 +152,8 @@ def report_text(run: Run) -> str:
         "How the curves ended": ending_text(run),
         "Limits": limits_text(run),
         "Files": (
-            "`models.py`: class `ImageEncoder` with `get_features(x)` and, for unit-length projections, "
-            "`forward(x)`. `final_model.safetensors`: its weights. `notebook.ipynb`: the executed run."
+            "`models.py`: `ImageEncoder`, with `get_features(x)` and, of unit length, `forward(x)`. "
+            "`final_model.safetensors`: its weights. `notebook.ipynb`: the executed run."
         ),
     }
     text = f"# SimCLR: ResNet-{run.config['depth']}, {run.config['n_views']} views\n"
@@ -187,8 +192,8 @@ def results_text(run: Run) -> str:
     ]
     return (
         f"{table(rows)}\n\nMeasured after the last epoch, by {evaluation['neighbours']} nearest neighbours "
-        f"and logistic regression (C = {evaluation['linear_c']:g}) on the features. Reported: on 64 x 64 "
-        "pixel images of 200 ImageNet classes; levels on different data and schedules cannot be compared."
+        f"and logistic regression (C = {evaluation['linear_c']:g}) on the features. Reported on 200 "
+        "ImageNet classes; levels on other data and schedules cannot be compared."
     )
 
 
@@ -207,12 +212,12 @@ def limits_text(run: Run) -> str:
     """What the run cannot tell, as far as its results say so."""
     converged = "converged" if run.summary["linear_converged"] else "**did not converge**"
     lines = [
-        "n = 1: one run with one seed; a difference to another run may be chance.",
+        "n = 1: a difference to another run may be chance.",
         labels_text(run),
         f"The final linear probes {converged}.",
     ]
     if "resumed_with" in run.environment:
-        lines.append("It was interrupted, and resumed with other code, libraries or threads.")
+        lines.append("It was resumed with other code, libraries or threads.")
     if run.summary["synthetic"]:
         lines.append("The images are synthetic: nothing here is evidence about photographs.")
     return "\n".join(f"- {line}" for line in lines)

@@ -28,7 +28,7 @@ SIDES = {
 EXPECTED = {
     "gain": "{run} ends more than {margin:.1f} points above {against}",
     "no gain": "{run} ends less than {margin:.1f} points above {against}, or below",
-    "foretold": "the error of {run} lies within {margin:.1f} points of {against}, fitted to the shorter runs",
+    "foretold": "{run} ends within {margin:.1f} points of {against}, fitted to the shorter runs",
     "level": "{run} moves by less than {tolerance:.1f} points over the last {window:.0%} of its epochs",
 }
 

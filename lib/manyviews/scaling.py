@@ -125,7 +125,7 @@ def error_curve(runs: dict[str, list[Run]], names: list[str], measure: str) -> C
 
 
 def foretell(curve: Curve, law: str) -> Estimate:
-    """By how much the error of the largest budget exceeds what a fit to all smaller ones says.
+    """By how much the accuracy at the largest budget exceeds what a fit to all smaller ones says.
 
     The interval over seeds is Student's t of the fits to each seed's errors; that over images is of fits to
     resampled images.
@@ -133,7 +133,7 @@ def foretell(curve: Curve, law: str) -> Estimate:
     fit, x, n_images = FITS[law], curve.x, curve.scores.shape[2]
 
     def miss(error: np.ndarray) -> float:
-        return float(error[-1] - fit(x[:-1], error[:-1])(x[-1:])[0])
+        return float(fit(x[:-1], error[:-1])(x[-1:])[0] - error[-1])
 
     by_seed = np.array([miss(error) for error in curve.scores.mean(axis=2).T])
     of_images = curve.scores.mean(axis=1)  # (B, M)

@@ -7,6 +7,7 @@ import numpy as np
 from IPython.display import Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from manyviews.claims import Verdict, limits
 from manyviews.config import ClaimsConfig
@@ -14,7 +15,7 @@ from manyviews.controls import Contrast, contrasts, cost_curve
 from manyviews.intervals import Estimate
 from manyviews.plots import CLASS_STYLES, PERCENT, show
 from manyviews.readings import finding_text
-from manyviews.results import ACCURACIES, Run, seed_curves
+from manyviews.results import ACCURACIES, FURTHER, Run, seed_curves
 from manyviews.rows import PARTS, ROWS, members
 from manyviews.scaling import FITS, Curve
 from manyviews.study_text import MEASURE, part_markdown
@@ -51,6 +52,7 @@ def learning_curves(runs: dict[str, list[Run]], names: list[str], measure: str) 
                     curve[column] / divisor, PERCENT * curve[measure], label=ROWS[name].title + n, **style
                 )
         ax.set_xlabel(label)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
         _tidy(ax)
     axes[0].set_ylabel(f"{ACCURACIES[measure]} (%)")
     handles = axes[0].get_legend_handles_labels()
@@ -88,7 +90,7 @@ def claims(verdicts: list[Verdict], config: ClaimsConfig) -> Figure:
     ]
     figure, ax = plt.subplots(figsize=(11, 1.4 + 0.5 * len(rows)), layout="constrained")
     labels = [
-        f"{verdict.claim.key}: {finding_text(finding)}\n{ACCURACIES.get(finding.measure, 'in folds')}"
+        f"{verdict.claim.key}: {finding_text(finding)}\n{(ACCURACIES | FURTHER)[finding.measure]}"
         for verdict, finding in rows
     ]
     _draw_estimates(ax, labels, [finding.estimate for _, finding in rows])
@@ -120,6 +122,8 @@ def law(curve: Curve, measure: str) -> Figure:
         fitted = fit(curve.x[:-1], curve.error[:-1])
         ax.plot(dense / 1e3, PERCENT * fitted(dense), color="black", linestyle=FIT_STYLES[name], label=name)
     ax.set(xscale="log", xlabel=COSTS["images_forwarded"][0], ylabel=f"Error, {ACCURACIES[measure]} (%)")
+    ax.set_xticks(places, [f"{place:g}" for place in places])
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.legend(frameon=False, fontsize=9)
     _tidy(ax)
     return figure

@@ -139,7 +139,7 @@ def law_markdown(curve: Curve | None, config: ClaimsConfig) -> str:
     rows = [
         {
             "Fitted to all but the longest": name,
-            "measured minus foretold error (points)": difference_text(one),
+            "measured minus foretold accuracy (points)": difference_text(one),
         }
         for name, one in missed.items()
     ]
