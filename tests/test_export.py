@@ -223,6 +223,10 @@ SPOILED = {
         lambda folder: change_config(folder, depth=34),
         r"model.safetensors is damaged, or not of the network in config.json",
     ),
+    "run of a study": (
+        lambda folder: change_config(folder, evaluation={"brief": True}),
+        r"seed0: the run of a study, which keeps neither weights nor a notebook; export one of the report's",
+    ),
     "no notebook": (
         lambda folder: (folder / "notebook.ipynb").unlink(),
         r"notebook.ipynb is missing; `./run_all.sh --profile test .*`.* writes it without training again",

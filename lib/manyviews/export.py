@@ -99,8 +99,8 @@ def check_files(folder: Path, config: RunConfig) -> None:
     command = f"./run_all.sh --profile {config.profile} --runs {config.run} --seeds {config.seed}"
     if config.evaluation.brief:
         raise ExportError(
-            f"{folder}: a control, which keeps no weights; give it `evaluation: {{brief: false}}` in its line "
-            f"of notebooks/runs.yaml and repeat it with `{command} --force`"
+            f"{folder}: the run of a study, which keeps neither weights nor a notebook; export one of the "
+            "report's"
         )
     if not weights.exists():
         raise ExportError(
