@@ -50,6 +50,15 @@ def test_a_part_is_shown_with_what_it_cost():
     assert two["equivalence, p"] == "0.000"
 
 
+def test_a_row_that_is_the_run_it_is_compared_with_is_no_comparison():
+    runs = made_up_runs({"baseline": [0.5] * 3, "sgd": [0.6] * 3})
+    runs["adamw"] = runs["baseline"]
+    text = study_text.part_markdown("C7", runs, CONFIG)
+    assert "equivalent" not in text.split("\n")[0]
+    row = next(line for line in text.splitlines() if line.startswith("| AdamW 0.002"))
+    assert "the same run" in row
+
+
 def test_what_was_not_run_is_said_and_no_number_given():
     text = study_text.part_markdown("C1", {}, CONFIG)
     assert text.count("not run") == 1 + len(members("C1"))

@@ -80,10 +80,19 @@ def contrast(
 
 
 def contrasts(runs: dict[str, list[Run]], part: str, measure: str, margin: float) -> list[Contrast]:
-    """Each run of a part that is there, compared with the one that the part compares with."""
+    """Each run of a part that is there, compared with the one that the part compares with.
+
+    A row that comes out like that one in this profile is the same run, and no comparison.
+    """
     against, *others = members(part)
+    others = [name for name in others if not same_run(runs, name, against)]
     found = (contrast(runs, part, name, against, measure, margin) for name in others)
     return [one for one in found if one is not None]
+
+
+def same_run(runs: dict[str, list[Run]], a: str, b: str) -> bool:
+    """Whether one run stands for both rows; see rows.same_runs."""
+    return a in runs and b in runs and runs[a][0].folder == runs[b][0].folder
 
 
 def contrasts_table(found: list[Contrast]) -> pd.DataFrame:

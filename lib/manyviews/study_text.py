@@ -4,7 +4,7 @@ import numpy as np
 
 from manyviews.claims import Verdict
 from manyviews.config import ClaimsConfig
-from manyviews.controls import Contrast, contrasts, cost_to_reach, factorial_effects
+from manyviews.controls import Contrast, contrasts, cost_to_reach, factorial_effects, same_run
 from manyviews.intervals import CONFIDENCE, MIN_SEEDS, Estimate
 from manyviews.readings import judgement_text
 from manyviews.report import NOT_RUN, accuracy_text, difference_text, percent, table
@@ -90,7 +90,7 @@ def part_table(part: str, runs: dict[str, list[Run]], found: list[Contrast]) -> 
                 "equivalence, p": ""
                 if one is None or np.isnan(one.p_equivalence)
                 else f"{one.p_equivalence:.3f}",
-                "relation": one.relation if one else "compared with",
+                "relation": one.relation if one else relation_of(name, part, runs),
                 "linear (%)": linear,
                 "unseen, k-NN in folds (%)": unseen,
                 "epochs": f"{runs[name][0].summary['epoch']:.0f}",
@@ -101,6 +101,14 @@ def part_table(part: str, runs: dict[str, list[Run]], found: list[Contrast]) -> 
             }
         )
     return table(rows)
+
+
+def relation_of(name: str, part: str, runs: dict[str, list[Run]]) -> str:
+    """Why a run of a part is compared with nothing."""
+    against = PARTS[part].against
+    if name == against:
+        return "compared with"
+    return "the same run" if same_run(runs, name, against) else "no seed in common"
 
 
 def rules_text(config: ClaimsConfig) -> str:
@@ -232,7 +240,7 @@ def answers_markdown(verdicts: list[Verdict], runs: dict[str, list[Run]], config
     for verdict in verdicts:
         claim = verdict.claim
         lines.append(
-            f"- **{claim.key}, {claim.claimed}: {verdict.outcome}.** With {claim.control}: "
+            f"- **{claim.key}, {claim.claimed}: {verdict.outcome}.** With {claim.control}, "
             f"{judgement_text(verdict.controlled, claim.controlled, config)}"
         )
         for name, part in PARTS.items():
