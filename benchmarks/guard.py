@@ -4,14 +4,17 @@ from benchmarks.timing import interleaved
 from benchmarks.training import NETWORKS, ours, random_images
 
 LOWEST = 0.8  # of the rate of the network alone
+ATTEMPTS = 3  # a loss that is gross shows in each; another program's interference does not
 
 
 def check(repeats: int) -> int:
     """Exit status: 1 if training is much slower than its network."""
     network = NETWORKS[0]
-    whole, alone = interleaved("guard", "views/s", ours(network, random_images(network)), repeats)
-    share = whole["high"] / alone["high"]  # the best of each, which other programs disturb least
-    print(
-        f"{network}: {whole['high']:.0f} views/s, {share:.2f} of the network alone; at least {LOWEST} wanted"
-    )
-    return int(share < LOWEST)
+    for _ in range(ATTEMPTS):
+        whole, alone = interleaved("guard", "views/s", ours(network, random_images(network)), repeats)
+        share = whole["high"] / alone["high"]  # the best of each, which other programs disturb least
+        rate = f"{whole['high']:.0f} views/s, {share:.2f} of the network alone"
+        print(f"{network}: {rate}; at least {LOWEST} wanted")
+        if share >= LOWEST:
+            return 0
+    return 1
