@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from manyviews.evaluation import correct
 from manyviews.intervals import CONFIDENCE, MIN_SEEDS, Estimate, estimate
-from manyviews.results import Run, predictions_of, score_differences
+from manyviews.results import Run, common_scores, predictions_of, score_differences
 from manyviews.rows import ROWS, members
 
 Relation = Literal["equivalent", "higher", "lower", "inconclusive"]
@@ -133,15 +132,10 @@ def factorial_effects(runs: dict[str, list[Run]], part: str, measure: str) -> di
         tuple(int(getattr(ROWS[name], factor) == high) for factor, (_, high) in FACTORS.items()): name
         for name in members(part)
     }
-    if len(cells) < 2 ** len(FACTORS) or not set(cells.values()) <= runs.keys():
+    of_runs = common_scores(runs, cells.values(), measure)
+    if len(of_runs) < 2 ** len(FACTORS):
         return {}
-    seeds = sorted(set.intersection(*({run.seed for run in runs[name]} for name in cells.values())))
-    if not seeds:
-        return {}
-    scores = {
-        levels: np.stack([correct(run.predictions, measure) for run in runs[name] if run.seed in seeds]) * 1.0
-        for levels, name in cells.items()
-    }
+    scores = {levels: of_runs[name] for levels, name in cells.items()}
     effects = {}
     for order in range(1, len(FACTORS) + 1):
         for places in combinations(range(len(FACTORS)), order):

@@ -18,7 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 from manyviews import paths
 from manyviews.config import ConfigError, load_profile
 from manyviews.files import replacing, write_text
-from manyviews.results import TITLES, check_recipe, forget, is_finished
+from manyviews.results import TITLES, check_recipe, forget, has_numbers, is_finished
 from manyviews.rows import ROWS, STUDIES, configure, rows_of, same_runs
 from manyviews.study import missing_jobs, run_jobs
 
@@ -143,7 +143,7 @@ def run_all(profile: dict[str, Any], runs: Sequence[str], seeds: Sequence[int], 
         say(f"[{number}/{len(jobs)}] {TITLES[run]}, seed {seed}")
         if force:
             forget(folder)
-        elif (folder / "summary.json").exists() and not is_finished(folder):
+        elif has_numbers(folder) and not is_finished(folder):
             say("  its numbers are here without weights, as the repository has them: repeated")
         if is_finished(folder) and (folder / "notebook.ipynb").exists():
             say("  finished before, kept (--force repeats it)")

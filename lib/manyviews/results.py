@@ -248,6 +248,22 @@ def final_accuracy(seeds: list[Run], measure: str) -> Estimate:
     return estimate(np.stack([correct(run.predictions, measure) for run in seeds]).astype(float))
 
 
+def common_scores(runs: dict[str, list[Run]], names: Iterable[str], measure: str) -> dict[str, np.ndarray]:
+    """Whether each scored image was classified right by some runs, for the seeds that all of them have.
+
+    Returns:
+        (S, M), of 0 and 1, by name; empty where no seed is in all.
+    """
+    of_runs = {name: {run.seed: run for run in runs.get(name, [])} for name in names}
+    seeds = sorted(set.intersection(*map(set, of_runs.values()))) if of_runs else []
+    if not seeds:
+        return {}
+    return {
+        name: np.stack([correct(by_seed[seed].predictions, measure) for seed in seeds]).astype(float)
+        for name, by_seed in of_runs.items()
+    }
+
+
 def difference(a: dict[int, pd.DataFrame], b: dict[int, pd.DataFrame], measure: str) -> Estimate | None:
     """By how much one accuracy exceeds another on the same images, paired by seed and by image.
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
-from manyviews.evaluation import correct
 from manyviews.intervals import CONFIDENCE, Estimate, seed_interval
-from manyviews.results import Run
+from manyviews.results import Run, common_scores
 
 MIN_BUDGETS = 5  # the three parameters of the law, one point to spare, and the one held out
 RESAMPLES = 200
@@ -112,16 +111,12 @@ def error_curve(runs: dict[str, list[Run]], names: list[str], measure: str) -> C
         measure: one of evaluation.MEASURES.
     """
     there = [name for name in names if name in runs]
-    seeds = sorted(set.intersection(*({run.seed for run in runs[name]} for name in there))) if there else []
-    if not seeds:
-        return None
     there.sort(key=lambda name: runs[name][0].summary["images_forwarded"])
-    of_runs = [
-        np.stack([1.0 - correct(run.predictions, measure) for run in runs[name] if run.seed in seeds])
-        for name in there
-    ]
+    right = common_scores(runs, there, measure)
+    if not right:
+        return None
     x = np.array([runs[name][0].summary["images_forwarded"] for name in there], dtype=float)
-    return Curve(tuple(there), x, np.stack(of_runs))
+    return Curve(tuple(there), x, 1 - np.stack(list(right.values())))
 
 
 def foretell(curve: Curve, law: str) -> Estimate:

@@ -82,12 +82,7 @@ def effects(found: dict[str, Estimate], margin: float, measure: str) -> Figure:
 
 def claims(verdicts: list[Verdict], config: ClaimsConfig) -> Figure:
     """What each verdict rests on: the differences without the confound, and where the claim expects them."""
-    rows = [
-        (verdict, finding)
-        for verdict in verdicts
-        for finding in verdict.controlled.findings
-        if verdict.claim.controlled
-    ]
+    rows = [(verdict, finding) for verdict in verdicts for finding in verdict.controlled.findings]
     figure, ax = plt.subplots(figsize=(11, 1.4 + 0.5 * len(rows)), layout="constrained")
     labels = [
         f"{verdict.claim.key}: {finding_text(finding)}\n{(ACCURACIES | FURTHER)[finding.measure]}"
@@ -136,7 +131,7 @@ def axes_of_scale(runs: dict[str, list[Run]], parts: dict[str, list[str]], measu
         points = sorted(
             (
                 runs[name][0].summary["multiply_adds"] / 1e12,
-                PERCENT * np.mean([run.summary[measure] for run in runs[name]]),
+                final_mean(runs[name], measure),
             )
             for name in names
             if name in runs
@@ -202,18 +197,12 @@ def _styles():
 def _draw_estimates(ax: Axes, labels: list[str], found: list[Estimate]) -> None:
     """Each estimate as a dot with two whiskers: with caps over seeds, without over images."""
     for place, one in enumerate(found):
-        for shift, low, high, width in (
-            (-0.1, one.seed_low, one.seed_high, 1),
-            (0.1, one.image_low, one.image_high, 3),
+        for shift, low, high, style in (
+            (-0.1, one.seed_low, one.seed_high, {"color": "black", "lw": 1, "marker": "|"}),
+            (0.1, one.image_low, one.image_high, {"color": "0.5", "lw": 3}),
         ):
             if not np.isnan(low):
-                ax.plot(
-                    [PERCENT * low, PERCENT * high],
-                    [place + shift] * 2,
-                    "-|"[: 3 - width] or "-",
-                    color="black" if width == 1 else "0.5",
-                    lw=width,
-                )
+                ax.plot([PERCENT * low, PERCENT * high], [place + shift] * 2, **style)
         ax.plot(PERCENT * one.mean, place, "o", color="black")
     ax.axvline(0, color="0.4", lw=1)
     ax.set_yticks(range(len(labels)), labels, fontsize=9)
