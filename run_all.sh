@@ -23,7 +23,7 @@ if needed (see setup_env.sh).
   --seeds 0,1        which seeds (default: those of the profile)
   --results DIR      where results go (default: results/)
   --force            repeat finished runs
-  --report           only write the report, from the runs there are
+  --report           only write the report, and the pages of --study, from the runs there are
 
   ./run_all.sh
   ./run_all.sh --study controls,scaling

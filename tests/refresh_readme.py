@@ -8,6 +8,7 @@ from manyviews.claims import verdicts
 from manyviews.config import RunConfig, load_profile
 from manyviews.evaluation import accuracies
 from manyviews.files import write_text
+from manyviews.pipeline import PAGES
 from manyviews.results import TITLES, load_raw_pixels, load_runs
 from manyviews.rows import ROWS
 
@@ -39,9 +40,16 @@ def results_text() -> str:
             readings.verdicts_table(verdicts(every_run, raw_pixels, config.claims)),
             f"![The differences behind the verdicts](results/{profile}/report_files/claims.png)",
             readings.rules_text(config.claims, every_run),
-            f"The whole report: [results/{profile}/report.md](results/{profile}/report.md).",
+            pages_text(profile),
         ]
     return "\n\n".join(parts)
+
+
+def pages_text(profile: str) -> str:
+    """Where the report and the studies of a profile can be read whole."""
+    pages = [f"results/{profile}/{name}.md" for name in PAGES]
+    there = [page for page in reversed(pages) if (paths.ROOT / page).exists()]
+    return f"To be read whole: {', '.join(f'[{page}]({page})' for page in there)}."
 
 
 def with_results(readme: str) -> str:

@@ -8,7 +8,7 @@ import yaml
 
 from manyviews import paths
 from manyviews.files import read_json
-from manyviews.pipeline import NOTEBOOKS, STUDY_NOTEBOOKS
+from manyviews.pipeline import NOTEBOOKS, PAGES
 from manyviews.reference import REFERENCE
 from manyviews.rows import PARTS, STUDIES, configure
 
@@ -95,6 +95,6 @@ def test_a_run_notebook_makes_its_row_and_compares_it_with_the_reference(run):
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_study_notebook_shows_each_of_its_parts(study):
-    source = "\n".join(cell.source for cell in code_cells(STUDY_NOTEBOOKS[study]))
+    source = "\n".join(cell.source for cell in code_cells(PAGES[study]))
     for name, part in PARTS.items():
         assert (f'show_part("{name}", runs, config.claims)' in source) == (part.study == study)

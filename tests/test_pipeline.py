@@ -13,6 +13,7 @@ from manyviews.config import load_profile, profile_names
 from manyviews.files import write_json
 from manyviews.pipeline import NotebookFailed, main, parse_arguments, run_notebook
 from manyviews.rows import ROWS, configure
+from manyviews.study import default_jobs
 
 
 @pytest.fixture(autouse=True)
@@ -73,25 +74,27 @@ def test_a_failure_does_not_replace_an_earlier_success(notebooks):
     assert output.read_bytes() == before
 
 
-def test_the_report_opens_without_a_network(tmp_path):
-    """It holds its figures, and neither scripts nor addresses to fetch."""
+def test_a_page_opens_without_a_network(tmp_path):
+    """It holds its figures, and neither scripts nor addresses to fetch; pages lead to those of their kind."""
     picture = {"image/png": "iVBORw0KGgo="}
     metadata = {"image/png": {"alt": "a curve"}, "filename": "curve"}
     output = nbformat.v4.new_output("display_data", data=picture, metadata=metadata)
     cells = [
-        nbformat.v4.new_markdown_cell("# Title"),
+        nbformat.v4.new_markdown_cell("# Title\n\n[controls](controls.md)"),
         nbformat.v4.new_code_cell("hidden_code()", outputs=[output]),
     ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "in.ipynb")
-    html = pipeline.write_report(tmp_path / "in.ipynb", tmp_path).read_text()
+    html = pipeline.write_page(tmp_path / "in.ipynb", "report").read_text()
     assert "<title>Many Views" in html
     assert "data:image/png;base64,iVBORw0KGgo=" in html
     assert "a curve" in html
     assert "hidden_code" not in html
+    assert 'href="controls.html"' in html
     assert "<script" not in html
     assert not re.search(r"""(src|href)=["']?http""", html)
     markdown = (tmp_path / "report.md").read_text()
     assert "![a curve](report_files/curve.png)" in markdown
+    assert "(controls.md)" in markdown
     assert (tmp_path / "report_files/curve.png").exists()
 
 
@@ -159,7 +162,7 @@ def executed(monkeypatch):
         return []
 
     monkeypatch.setattr(pipeline, "run_jobs", fake_jobs)
-    monkeypatch.setattr(pipeline, "write_report", lambda executed, folder: folder / "report.html")
+    monkeypatch.setattr(pipeline, "write_page", lambda executed, name: executed.with_name(f"{name}.html"))
     return calls
 
 
@@ -244,7 +247,7 @@ def test_force_touches_nothing_when_the_data_are_missing(executed, monkeypatch, 
 
 
 def test_a_failed_report_is_not_exported(executed, monkeypatch, capsys):
-    monkeypatch.setattr(pipeline, "write_report", lambda *_: pytest.fail("exported"))
+    monkeypatch.setattr(pipeline, "write_page", lambda *_: pytest.fail("exported"))
 
     def failing(notebook, *arguments):
         raise NotebookFailed(f"{notebook} is broken")
@@ -257,6 +260,14 @@ def test_a_failed_report_is_not_exported(executed, monkeypatch, capsys):
 def test_report_alone_runs_nothing_else(executed):
     main(["--profile", "smoke", "--report"])
     assert executed == [("09_report", None)]
+
+
+def test_report_with_a_study_makes_its_page_from_the_runs_there_are(executed, monkeypatch, capsys):
+    monkeypatch.setenv("MANYVIEWS_JOBS", "2")
+    assert main(["--profile", "smoke", "--report", "--study", "controls"]) == 0
+    assert executed == [("05_controls", None), ("09_report", None)]
+    assert default_jobs() == 0
+    assert "smoke/controls.html" in capsys.readouterr().out
 
 
 def test_a_kept_run_of_another_configuration_is_an_error_before_any_work(executed, capsys):

@@ -167,3 +167,9 @@ def test_the_number_at_a_time_can_be_said(monkeypatch):
     monkeypatch.delenv("MANYVIEWS_JOBS")
     assert study.default_jobs() >= 1
     assert multiprocessing.parent_process() is None
+
+
+def test_no_jobs_make_nothing(monkeypatch):
+    """So that pages can be written from the runs there are."""
+    monkeypatch.setenv("MANYVIEWS_JOBS", "0")
+    assert study.run_jobs([("baseline", 0)], {}) == []

@@ -28,7 +28,7 @@ NOTEBOOKS = {
     "views8": "04_eight_views",
     "supervised": "07_supervised",
 }
-STUDY_NOTEBOOKS = {"controls": "05_controls", "scaling": "06_scaling"}
+PAGES = {"controls": "05_controls", "scaling": "06_scaling", "report": "09_report"}  # those of studies first
 PROCESS_SETTINGS = {  # read from the environment when a kernel starts
     # Threads that wait for each other give up the core sooner: no slower on an idle machine, and several
     # times faster beside another program.
@@ -162,7 +162,7 @@ def run_rows(profile: dict[str, Any], runs: Sequence[str], seeds: Sequence[int],
 def run_studies(
     profile: dict[str, Any], studies: Sequence[str], seeds: Sequence[int], force: bool
 ) -> list[str]:
-    """The notebooks of studies, which make the runs that are missing; gives what failed.
+    """The notebooks and pages of studies, which make the runs that are missing; gives what failed.
 
     Raises:
         ConfigError: a run cannot be made in this profile, or was made with another configuration; before any
@@ -180,13 +180,20 @@ def run_studies(
         forget_rows(profile, every, seeds)
     failures = []
     for study in studies:
-        notebook = STUDY_NOTEBOOKS[study]
-        output = paths.results_root() / profile["profile"] / f"{notebook}.ipynb"
-        failures += attempt(notebook, output, profile | {"seeds": list(seeds)})
+        failures += make_page(study, profile | {"seeds": list(seeds)})
         failures += [
             f"{run} seed {seed} of study '{study}' is not there"
             for run, seed in missing_jobs(runs[study], profile, seeds)
         ]
+    return failures
+
+
+def make_page(name: str, parameters: dict[str, Any]) -> list[str]:
+    """Run the notebook of a page, export it and say where it is; gives the failure, if it failed."""
+    executed = paths.results_root() / parameters["profile"] / f"{PAGES[name]}.ipynb"
+    failures = attempt(PAGES[name], executed, parameters)
+    if not failures:
+        say(f"{name.capitalize()}: {write_page(executed, name)}")
     return failures
 
 
@@ -223,16 +230,17 @@ def attempt(notebook: str, output: Path, parameters: dict[str, Any]) -> list[str
     return []
 
 
-def write_report(executed: Path, folder: Path) -> Path:
-    """Export an executed report notebook.
+def write_page(executed: Path, name: str) -> Path:
+    """Export an executed notebook beside it, its results without their code.
 
     Args:
-        executed: notebook, whose results are shown without their code.
-        folder: gets report.html, which holds all it shows, and report.md with its figures in report_files/.
+        executed: notebook.
+        name: of the page <name>.html, which holds all it shows, and of <name>.md with its figures in
+            <name>_files/.
     Returns:
-        Path of report.html.
+        Path of the HTML page.
     """
-    notebook = nbformat.read(executed, as_version=4)
+    notebook, folder = nbformat.read(executed, as_version=4), executed.parent
     hidden = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
     # Without these the page would ask the network for scripts that it does not need.
     offline = {
@@ -243,24 +251,26 @@ def write_report(executed: Path, folder: Path) -> Path:
         "jupyter_widgets_base_url": "",
     }
     html, _ = HTMLExporter(template_name="classic", **hidden, **offline).from_notebook_node(
-        notebook, resources={"metadata": {"name": f"Many Views: {folder.name}"}}
+        notebook, resources={"metadata": {"name": f"Many Views: {name} of {folder.name}"}}
     )
     html = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)  # all are for what the page has not
-    write_text(folder / "report.html", html)
+    html = re.sub(r'href="(\w+)\.md"', r'href="\1.html"', html)  # pages lead to those of their own kind
+    write_text(folder / f"{name}.html", html)
+    files = f"{name}_files"
     markdown, resources = MarkdownExporter(**hidden).from_notebook_node(
-        notebook, resources={"output_files_dir": "report_files", "unique_key": "report"}
+        notebook, resources={"output_files_dir": files, "unique_key": name}
     )
     for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
         if "filename" in output.get("metadata", {}):  # a figure, see plots.show
-            path = f"report_files/{output.metadata['filename']}.png"
+            path = f"{files}/{output.metadata['filename']}.png"
             markdown = markdown.replace(
                 f"![png]({path})", f"![{output.metadata['image/png']['alt']}]({path})"
             )
-    for name, content in resources["outputs"].items():
-        with replacing(folder / name) as new:
+    for path, content in resources["outputs"].items():
+        with replacing(folder / path) as new:
             new.write_bytes(content)
-    write_text(folder / "report.md", markdown)
-    return folder / "report.html"
+    write_text(folder / f"{name}.md", markdown)
+    return folder / f"{name}.html"
 
 
 def say(text: str) -> None:
@@ -315,17 +325,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["MANYVIEWS_JOBS"] = str(options.jobs)
     os.environ.update(PROCESS_SETTINGS | os.environ)
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    folder = paths.results_root() / options.profile
     failures: list[str] = []
     try:
-        if options.study and not options.report:
-            failures = run_studies(options.parameters, options.study, options.seeds, options.force)
-        elif not options.report:
-            failures = run_all(options.parameters, options.runs, options.seeds, options.force)
-        report_failures = attempt("09_report", folder / "09_report.ipynb", options.parameters)
-        if not report_failures:
-            say(f"Report: {write_report(folder / '09_report.ipynb', folder)}")
-        failures += report_failures
+        if options.report:
+            os.environ["MANYVIEWS_JOBS"] = "0"
+            for study in options.study:
+                failures += make_page(study, options.parameters | {"seeds": options.seeds})
+        elif options.study:
+            failures += run_studies(options.parameters, options.study, options.seeds, options.force)
+        else:
+            failures += run_all(options.parameters, options.runs, options.seeds, options.force)
+        failures += make_page("report", options.parameters)
     except NotebookFailed:
         say("Nothing was trained, for the data cannot be used.")
         return 1

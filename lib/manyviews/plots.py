@@ -69,6 +69,12 @@ def show_file(path: Path, alt: str, name: str) -> None:
     display(picture, metadata={"image/png": {"alt": alt}, "filename": name})
 
 
+def tidy(ax: Axes) -> None:
+    """Only what helps to read values: light lines across, no frame above and to the right."""
+    ax.grid(axis="y", color="0.9")
+    ax.spines[["top", "right"]].set_visible(False)
+
+
 def accuracy_plateau(runs: list[Run]) -> Figure:
     """The four accuracies of one run against epochs and against views forwarded, a band over its seeds."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
@@ -168,10 +174,9 @@ def ladder(runs: dict[str, list[Run]]) -> Figure:
         for run in table:
             style = styles.get(run, random_weights) | {"linestyle": ""}
             ax.plot(PERCENT * table[run], places, **style, markersize=5, label=run)
-        ax.grid(axis="y", color="0.9")
+        tidy(ax)
         ax.set(title=title, xlabel="Accuracy (%)", yticks=places, yticklabels=rungs)
         ax.tick_params(axis="y", labelsize=8)
-        ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("Probe (layer, features: probe)")
     axes[0].invert_yaxis()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
@@ -314,8 +319,7 @@ def _draw_curve(ax: Axes, runs: list[Run], metric: str, x: str, label: str, styl
 
 def _draw_chance(ax: Axes, run: Run, metrics: Iterable[str]) -> None:
     """A line at the accuracy of guessing; two, where the metrics are of different numbers of classes."""
-    ax.grid(axis="y", color="0.9")
-    ax.spines[["top", "right"]].set_visible(False)
+    tidy(ax)
     numbers = {"ood_classes" if metric.startswith("ood") else "classes" for metric in metrics}
     for classes in {run.summary[number] for number in numbers}:
         _draw_level(ax, 1 / classes, f"chance, {classes} classes")

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from manyviews import paths
 from manyviews.config import EXPERIMENT, ConfigError, RunConfig
 from manyviews.evaluation import MEASURES, correct
-from manyviews.files import read_json
+from manyviews.files import read_json, read_table
 from manyviews.intervals import Estimate, estimate, estimate_without_images
 from manyviews.rows import ROWS, configure, rows_of, same_runs
 
@@ -97,7 +97,7 @@ class Run:
 
 def read_predictions(path: Path) -> pd.DataFrame:
     """A file of evaluation.final_predictions."""
-    table = pd.read_csv(path)
+    table = read_table(path)
     return table.astype(dict.fromkeys(table.columns[1:], "Int64"))
 
 
@@ -194,8 +194,8 @@ def load_run(folder: Path) -> Run:
         FileNotFoundError: the folder holds no finished run.
     """
 
-    def table(name: str, read: Callable[..., pd.DataFrame] = pd.read_csv, **options: Any) -> Any:
-        return read(folder / name, **options) if (folder / name).exists() else None
+    def table(name: str, read: Callable[[Path], pd.DataFrame] = read_table) -> pd.DataFrame | None:
+        return read(folder / name) if (folder / name).exists() else None
 
     return Run(
         folder=folder,
@@ -203,10 +203,10 @@ def load_run(folder: Path) -> Run:
         config=RunConfig(**read_json(folder / "config.json")).model_dump(mode="json"),
         summary=read_json(folder / "summary.json"),
         environment=read_json(folder / "environment.json"),
-        metrics=pd.read_csv(folder / "metrics.csv", float_precision="round_trip"),
+        metrics=read_table(folder / "metrics.csv"),
         predictions=read_predictions(folder / "predictions.csv"),
         initial_predictions=table("predictions_initial.csv", read_predictions),
-        ladder=table("ladder.csv", float_precision="round_trip"),
+        ladder=table("ladder.csv"),
         neighbours=table("neighbours.csv"),
         feature_map=table("feature_map.csv"),
     )

@@ -23,7 +23,7 @@ BAR = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}, left {remaining}"
 
 
 def default_jobs() -> int:
-    """Runs at a time: $MANYVIEWS_JOBS, or one for each GPU, or else for each core.
+    """Runs at a time: $MANYVIEWS_JOBS, or one for each GPU, or else for each core; 0 makes none.
 
     The small networks of a laptop's profiles leave a second thread idle for much of its time; two runs of one
     thread each were seen to do a fifth more work than one run of two, and to suffer less from other programs.
@@ -71,9 +71,9 @@ def run_jobs(jobs: Sequence[Job], shared: Mapping[str, Any], at_once: int | None
         Why runs failed, a sentence for each; a failed run does not keep the others from running. One that
         another process is at work on is left to it.
     """
-    if not jobs:
+    at_once = min(default_jobs() if at_once is None else at_once, len(jobs))
+    if not at_once:
         return []
-    at_once = min(at_once or default_jobs(), len(jobs))
     os.environ["TQDM_DISABLE"] = "1"  # in the workers, whose bars would overwrite each other
     context = get_context("spawn")  # a forked process could not use a GPU
     gpus = context.Queue()

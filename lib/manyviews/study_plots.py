@@ -13,7 +13,7 @@ from manyviews.claims import Verdict, limits
 from manyviews.config import ClaimsConfig
 from manyviews.controls import Contrast, contrasts, cost_curve
 from manyviews.intervals import Estimate
-from manyviews.plots import CLASS_STYLES, PERCENT, show
+from manyviews.plots import CLASS_STYLES, PERCENT, show, tidy
 from manyviews.readings import finding_text
 from manyviews.results import ACCURACIES, FURTHER, Run, seed_curves
 from manyviews.rows import PARTS, ROWS, members
@@ -53,7 +53,7 @@ def learning_curves(runs: dict[str, list[Run]], names: list[str], measure: str) 
                 )
         ax.set_xlabel(label)
         ax.xaxis.set_major_locator(MaxNLocator(4))
-        _tidy(ax)
+        tidy(ax)
     axes[0].set_ylabel(f"{ACCURACIES[measure]} (%)")
     handles = axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
@@ -120,7 +120,7 @@ def law(curve: Curve, measure: str) -> Figure:
     ax.set_xticks(places, [f"{place:g}" for place in places])
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.legend(frameon=False, fontsize=9)
-    _tidy(ax)
+    tidy(ax)
     return figure
 
 
@@ -140,7 +140,7 @@ def axes_of_scale(runs: dict[str, list[Run]], parts: dict[str, list[str]], measu
             ax.plot(*zip(*points, strict=True), label=title, **style)
     ax.set(xscale="log", xlabel=COSTS["multiply_adds"][0], ylabel=f"{ACCURACIES[measure]} (%)")
     ax.legend(frameon=False)
-    _tidy(ax)
+    tidy(ax)
     return figure
 
 
@@ -179,7 +179,7 @@ def annealing(
         )
     ax.set(xlabel=COSTS["images_forwarded"][0], ylabel=f"{ACCURACIES[measure]} (%)")
     ax.legend(frameon=False)
-    _tidy(ax)
+    tidy(ax)
     return figure
 
 
@@ -207,9 +207,4 @@ def _draw_estimates(ax: Axes, labels: list[str], found: list[Estimate]) -> None:
     ax.axvline(0, color="0.4", lw=1)
     ax.set_yticks(range(len(labels)), labels, fontsize=9)
     ax.set_ylim(len(labels) - 0.5, -0.5)
-    ax.spines[["top", "right"]].set_visible(False)
-
-
-def _tidy(ax: Axes) -> None:
-    ax.grid(axis="y", color="0.9")
     ax.spines[["top", "right"]].set_visible(False)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from manyviews import paths
 from manyviews.claims import Verdict
 from manyviews.config import ClaimsConfig
 from manyviews.controls import Contrast, contrasts, cost_to_reach, factorial_effects, same_run
@@ -9,7 +10,7 @@ from manyviews.intervals import CONFIDENCE, MIN_SEEDS, Estimate
 from manyviews.readings import judgement_text
 from manyviews.report import NOT_RUN, accuracy_text, difference_text, percent, table
 from manyviews.results import ACCURACIES, Run, cost_table, final_accuracy
-from manyviews.rows import PARTS, ROWS, members, rows_of
+from manyviews.rows import PARTS, ROWS, STUDIES, members, rows_of
 from manyviews.scaling import FITS, MIN_BUDGETS, Curve, PowerLaw, fit_power_law, foretell, law_intervals
 
 MEASURE = "id_knn_accuracy"  # on which the studies decide, as the verdicts do
@@ -232,6 +233,15 @@ def cost_markdown(runs: dict[str, list[Run]], names: list[str], targets: list[st
         f"other's final {ACCURACIES[MEASURE]}; curves are measured at few epochs, so true costs are somewhat "
         "lower."
     )
+
+
+def pages_text(profile: str) -> str:
+    """Where the tables and curves of the studies are, as far as they were written."""
+    folder = paths.results_root() / profile
+    links = [f"[{study}]({study}.md)" for study in STUDIES if (folder / f"{study}.md").exists()]
+    if not links:
+        return f"Tables and curves of the studies: {NOT_RUN}."
+    return f"Their tables and curves, against epochs and against cost: {', '.join(links)}."
 
 
 def answers_markdown(verdicts: list[Verdict], runs: dict[str, list[Run]], config: ClaimsConfig) -> str:
