@@ -96,6 +96,7 @@ def made_up_run(name: str, seed: int, final: float, start: float = 0.1, syntheti
         "dataset": "made-up",
         "data_sha256": "abc",
         "git_commit": "def",
+        "precision": "float32",
         "wall_time_s": 60.0,
         "cpu_time_s": 120.0,
         "class_names": [f"class {label}" for label in range(N_CLASSES)],

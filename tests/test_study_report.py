@@ -92,6 +92,13 @@ def test_the_largest_effect_is_named():
     assert "The largest is that of 4 x passes, +20.0 points." in text
 
 
+def test_runs_of_different_precision_are_told(monkeypatch):
+    assert "computed in" not in study_text.found_text("controls", C1)
+    for run, precision in zip(C1["views8"], ("bfloat16", "float32", "float32"), strict=True):
+        monkeypatch.setitem(run.environment, "precision", precision)
+    assert "computed in bfloat16 and float32" in study_text.found_text("controls", C1)
+
+
 @pytest.mark.parametrize(
     ("best", "other", "said"),
     [

@@ -35,7 +35,9 @@ def found_text(study: str, runs: dict[str, list[Run]]) -> str:
         if few >= MIN_SEEDS
         else f" **n = {few} for some: differences may be chance, and nothing is decided.**"
     )
-    return f"{len(there)} of {len(names)} runs are there, with {n} seed(s) each. {images}{warning}"
+    made = sorted({run.environment["precision"] for name in there for run in runs[name]})
+    mixed = f" They were computed in {' and '.join(made)}: machines differed." if len(made) > 1 else ""
+    return f"{len(there)} of {len(names)} runs are there, with {n} seed(s) each. {images}{mixed}{warning}"
 
 
 def part_markdown(part: str, runs: dict[str, list[Run]], config: ClaimsConfig) -> str:
