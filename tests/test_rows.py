@@ -79,6 +79,29 @@ def test_lengths_take_warm_up_and_curve_along():
         assert getattr(getattr(eight, section), key) == 8 * getattr(getattr(one, section), key)
 
 
+def test_runs_that_leave_a_constant_rate_are_its_branches():
+    """C6: the same rate at each step, up to where a branch begins to fall."""
+    shared = load_profile("demo")
+    steps = 32  # per epoch
+    whole = configure("constant", shared).training
+    for name in ("decayed_half", "decayed_1", "decayed_2"):
+        branch = configure(name, shared).training
+        total = branch.epochs * steps
+        stays = round(total * (1 - branch.decay_share))
+        rates = [[learning_rate(c, step, steps) for step in range(total)] for c in (branch, whole)]
+        assert rates[0][:stays] == rates[1][:stays]
+        assert rates[0][-1] < rates[1][total - 1]
+
+
+def test_a_row_that_changes_a_probe_only_is_a_run_of_its_own(monkeypatch):
+    """How often, and how fully, it is evaluated makes none."""
+    shared = load_profile("demo")
+    for changed, standing in (({"neighbours": 20}, "adamw"), ({"every_epochs": 1}, "baseline")):
+        row = ROWS["adamw"].model_copy(update={"evaluation": changed})
+        monkeypatch.setitem(ROWS, "adamw", row)
+        assert same_runs(["adamw"], shared) == {"adamw": standing}
+
+
 def test_sizes_are_multiples_of_the_profiles():
     shared = load_profile("tiny-imagenet-quick")
     assert configure("width_half", shared).network.width == 8
@@ -113,7 +136,11 @@ def test_runs_that_differ_in_the_seed_only_are_alike_in_every_seed():
         ),
         (("parts: [C1, cost]", "parts: [C9]"), "run 'resnet34_long': unknown part 'C9'; known: report, C1"),
         (("against: views8", "against: views9"), "part 'C1': against 'views9', which is no run"),
-        (("depth: 34, stem: conv7, n_views: 2, length: 4", "depth: deep"), "'runs.resnet34_long.depth'"),
+        (
+            ("depth: 34, stem: conv7, n_views: 2, length: 4", "depth: 50, stem: conv7, n_views: 2"),
+            "runs.yaml: parameter 'runs.resnet34_long.depth': Input should be 18 or 34 (got 50)",
+        ),
+        (("  resnet34_conv3:", "  resnet34_long:"), "'resnet34_long' is there twice"),
         (("runs:", "runs: ["), "not valid YAML"),
     ],
 )
@@ -131,7 +158,7 @@ def test_a_profile_that_cannot_make_one_run_can_make_the_others():
 def test_a_run_that_a_profile_cannot_make_is_named():
     shared = load_profile("demo")
     shared["training"] = shared["training"] | {"batch_size": 62}
-    with pytest.raises(ConfigError, match=r"run 'k8_pairs' in profile 'demo'.*multiple of 4"):
+    with pytest.raises(ConfigError, match=r"runs.yaml: run 'k8_pairs' in profile 'demo'.*multiple of 4"):
         configure("k8_pairs", shared)
 
 

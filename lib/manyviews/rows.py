@@ -30,8 +30,8 @@ class Row(Section):
     title: str
     parts: tuple[str, ...]
     objective: Literal["nt_xent", "supervised"] = "nt_xent"
-    depth: int
-    stem: str
+    depth: Literal[18, 34]
+    stem: Literal["conv3", "conv7", "conv3_pool", "imagenet"]
     n_views: int
     length: Multiple = 1  # times the profile's epochs, to the nearest whole one; the warm-up goes along
     width: Multiple = 1  # times the profile's width
@@ -49,6 +49,18 @@ class Study(Section):
     runs: dict[str, Row]
 
 
+class UniqueKeys(yaml.SafeLoader):
+    """YAML in which a name is given once; PyYAML alone would keep the last of two."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            names = [key.value for key, _ in node.value]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise yaml.YAMLError(f"'{twice}' is there twice")
+        return mapping
+
+
 def read_study(text: str) -> Study:
     """The content of notebooks/runs.yaml.
 
@@ -56,7 +68,7 @@ def read_study(text: str) -> Study:
         ConfigError: an unknown key, part or run, or a value of the wrong kind; names the file and the key.
     """
     try:
-        study = Study(**yaml.safe_load(text))
+        study = Study(**yaml.load(text, UniqueKeys))
     except (yaml.YAMLError, TypeError) as error:
         raise ConfigError(f"{FILE}: not valid YAML with `parts` and `runs`: {error}") from None
     except ValidationError as error:
@@ -99,27 +111,34 @@ def configure(name: str, shared: Mapping[str, Any]) -> RunConfig:
     experiment = {"run": name, **row.model_dump(include={"objective", "depth", "stem", "n_views"})}
     plain = RunConfig(**experiment, **shared)
     values = plain.model_dump()
-    epochs = max(1, round(row.length * plain.training.epochs))
-    scaled = {
-        "network": {"width": max(1, round(row.width * plain.network.width))},
-        "views": {} if row.view_size == 1 else {"size": round(row.view_size * plain.data.image_size)},
-        "training": {
-            "epochs": epochs,
-            "warmup_epochs": plain.training.warmup_epochs * epochs / plain.training.epochs,
-        },
-        # As many points on the curve of a long run as on that of a short one.
-        "evaluation": {"every_epochs": max(1, round(row.length * plain.evaluation.every_epochs))},
-    }
-    if row.length == 1:
-        scaled |= {"training": {}, "evaluation": {}}
-    if "report" not in row.parts:
-        scaled["evaluation"] |= {"brief": True, "ladder": False}
-    for section in ("network", "views", "training", "evaluation"):
-        values[section] |= scaled[section] | getattr(row, section)
+    for section, changes in _scaled(row, plain).items():
+        values[section] |= changes | getattr(row, section)
     try:
         return RunConfig(**values)
     except ConfigError as error:
-        raise ConfigError(f"run '{name}' in profile '{plain.profile}': {error}") from None
+        raise ConfigError(f"{FILE.name}: run '{name}' in profile '{plain.profile}': {error}") from None
+
+
+def _scaled(row: Row, plain: RunConfig) -> dict[str, dict[str, Any]]:
+    """What the multiples of a row change, by section, of the configuration that it would have without them."""
+    epochs = max(1, round(row.length * plain.training.epochs))
+    changes: dict[str, dict[str, Any]] = {
+        "network": {"width": max(1, round(row.width * plain.network.width))},
+        "views": {} if row.view_size == 1 else {"size": round(row.view_size * plain.data.image_size)},
+        "training": {"epochs": epochs},
+        "evaluation": {},
+    }
+    if row.length != 1:
+        # As many points on the curve of a long run as on that of a short one.
+        every = max(1, round(row.length * plain.evaluation.every_epochs))
+        changes["evaluation"] |= {"every_epochs": every}
+        # Runs that leave one constant rate share its first steps, and so its warm-up.
+        if row.training.get("schedule") != "constant":
+            warmup = plain.training.warmup_epochs * epochs / plain.training.epochs
+            changes["training"] |= {"warmup_epochs": warmup}
+    if "report" not in row.parts:
+        changes["evaluation"] |= {"brief": True, "ladder": False}
+    return changes
 
 
 def same_runs(names: Iterable[str], shared: Mapping[str, Any]) -> dict[str, str]:
@@ -134,6 +153,8 @@ def same_runs(names: Iterable[str], shared: Mapping[str, Any]) -> dict[str, str]
             recipe = configure(name, shared).recipe()
         except ConfigError:
             continue
-        key = repr([recipe[k] for k in sorted(recipe.keys() - {"run", "evaluation"})])
+        for how_often in ("brief", "ladder", "every_epochs"):
+            recipe["evaluation"].pop(how_often, None)
+        key = repr([recipe[k] for k in sorted(recipe.keys() - {"run"})])
         standing[name] = first.setdefault(key, name)
     return {name: standing[name] for name in names if name in standing}

@@ -204,17 +204,19 @@ def scale_text(runs: dict[str, list[Run]], part: str) -> str:
     )
 
 
-def cost_markdown(runs: dict[str, list[Run]], names: list[str], targets: list[str]) -> str:
+def cost_markdown(
+    runs: dict[str, list[Run]], names: list[str], targets: list[str], measure: str = MEASURE
+) -> str:
     """What each recipe paid until it first reached the final accuracy of some runs."""
     rows = []
     for target in (name for name in targets if name in runs):
-        goal = float(np.mean([run.summary[MEASURE] for run in runs[target]]))
-        paid = {name: cost_to_reach(runs[name], MEASURE, goal) for name in names if name in runs}
+        goal = float(np.mean([run.summary[measure] for run in runs[target]]))
+        paid = {name: cost_to_reach(runs[name], measure, goal) for name in names if name in runs}
         reference = paid.get(target)
         for name, cost in paid.items():
             row = {"To reach": f"{ROWS[target].title}: {100 * goal:.1f} %", "Recipe": ROWS[name].title}
             if cost is None:
-                best = 100 * float(np.mean([run.summary[MEASURE] for run in runs[name]]))
+                best = 100 * float(np.mean([run.summary[measure] for run in runs[name]]))
                 rows.append(row | {"epoch": f"not reached, ends at {best:.1f} %"})
                 continue
             share = cost["multiply_adds"] / reference["multiply_adds"] if reference is not None else np.nan
@@ -232,7 +234,7 @@ def cost_markdown(runs: dict[str, list[Run]], names: list[str], targets: list[st
         return f"Cost to accuracy: {NOT_RUN}."
     return (
         f"{table(rows)}\n\nThe first measured epoch at which a run's mean curve over its seeds reaches the "
-        f"other's final {ACCURACIES[MEASURE]}; curves are measured at few epochs, so true costs are somewhat "
+        f"other's final {ACCURACIES[measure]}; curves are measured at few epochs, so true costs are somewhat "
         "lower."
     )
 
