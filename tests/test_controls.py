@@ -6,7 +6,16 @@ from made_up import made_up_run, made_up_runs
 from scipy import stats
 
 from manyviews import controls
-from manyviews.controls import contrast, contrasts, cost_to_reach, equivalence_p, factorial_effects, relate
+from manyviews.config import ConfigError
+from manyviews.controls import (
+    contrast,
+    contrasts,
+    cost_curve,
+    cost_to_reach,
+    equivalence_p,
+    factorial_effects,
+    relate,
+)
 from manyviews.intervals import estimate
 from manyviews.rows import ROWS, members
 
@@ -86,12 +95,34 @@ def test_effects_need_all_cells():
     assert factorial_effects(made_up_runs({"baseline": [0.5], "views8": [0.6]}), "C2", KNN) == {}
 
 
-def test_cost_to_reach_is_the_first_measured_point_at_or_above():
+def test_a_row_that_is_no_new_cell_is_an_error(monkeypatch):
+    """And never takes the place of another."""
+    runs = made_up_runs({name: [0.5] for name in members("C2")})
+    for change, message in (
+        ({"depth": 18}, "runs 'resnet18_conv7' and 'hot' of part 'C2' both have depth 18"),
+        ({"n_views": 4}, "run 'hot' of part 'C2' has depth 18, stem conv7, n_views 4"),
+    ):
+        row = ROWS["resnet18_conv7"].model_copy(update=change)
+        monkeypatch.setitem(ROWS, "hot", row)
+        with pytest.raises(ConfigError, match=message):
+            factorial_effects(runs, "C2", KNN)
+
+
+def test_cost_to_reach_is_between_the_points_below_and_at_or_above():
     """Accuracy rises evenly from 0.1 to 0.5 over four measured epochs: 0.3 is reached after half of them."""
     run = made_up_run("baseline", 0, 0.5)
-    cost = cost_to_reach([run], KNN, 0.3)
-    assert cost["epoch"] == 2
-    assert cost["images_forwarded"] == run.summary["images_forwarded"] / 2
-    assert cost["multiply_adds"] == run.summary["multiply_adds"] / 2
-    assert cost["seconds"] == run.environment["wall_time_s"] / 2
+    below, reached = cost_to_reach([run], KNN, 0.3).to_dict("records")
+    assert (below["epoch"], reached["epoch"]) == (1, 2)
+    assert reached["images_forwarded"] == run.summary["images_forwarded"] / 2
+    assert reached["multiply_adds"] == run.summary["multiply_adds"] / 2
+    assert reached["seconds"] == run.environment["wall_time_s"] / 2
     assert cost_to_reach([run], KNN, 0.51) is None
+
+
+def test_every_run_reaches_its_own_end():
+    """Also where a mean over three seeds may be rounded in two ways."""
+    generator = np.random.default_rng(0)
+    for finals in generator.uniform(0.2, 0.8, (20, 3)):
+        seeds = [made_up_run("baseline", seed, final) for seed, final in enumerate(finals)]
+        end = cost_curve(seeds).iloc[-1]
+        assert cost_to_reach(seeds, KNN, end[KNN]).iloc[-1]["epoch"] == end["epoch"]

@@ -3,16 +3,16 @@
 import re
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
-from made_up import made_up_runs
+from made_up import made_up_predictions, made_up_runs
 
 from manyviews import study_plots, study_text
 from manyviews.claims import verdicts
 from manyviews.config import ClaimsConfig
 from manyviews.controls import contrasts, factorial_effects
-from manyviews.intervals import Estimate
 from manyviews.rows import PARTS, ROWS, STUDIES, members, rows_of
-from manyviews.scaling import error_curve
+from manyviews.scaling import Curve, error_curve
 
 CONFIG = ClaimsConfig(margin=0.02, plateau_window=0.25, plateau_tolerance=0.01)
 KNN = study_text.MEASURE
@@ -99,29 +99,87 @@ def test_runs_of_different_precision_are_told(monkeypatch):
     assert "computed in bfloat16 and float32" in study_text.found_text("controls", C1)
 
 
+def length_curve(errors: list[float], noise: float = 0.0) -> Curve:
+    """Six lengths, of three seeds that differ by the noise."""
+    rank = np.arange(2000) / 2000
+    seeds = [[(rank < error + shift) * 1.0 for shift in (-noise, 0, noise)] for error in errors]
+    return Curve(tuple("abcdef"), 1000 * 2.0 ** np.arange(6), np.array(seeds))
+
+
 @pytest.mark.parametrize(
-    ("best", "other", "said"),
+    ("errors", "said"),
     [
-        (Estimate(0.001, 3, -0.002, 0.004, -0.002, 0.004), 0.05, "It is within the margin of 2.0 points."),
-        (Estimate(0.04, 3, 0.03, 0.05, 0.03, 0.05), -0.09, "neither foretells it"),
-        (Estimate(0.01, 3, -0.05, 0.07, 0.0, 0.02), 0.05, "a trend, not a law"),
-        (Estimate(0.001, 1, float("nan"), float("nan"), 0.0, 0.002), 0.05, "a trend, not a law"),
+        (
+            [0.3 + 0.5 * 2.0**-i for i in range(6)],
+            "nearer one is within 2.0 points of what was measured is shown.",
+        ),
+        ([0.8 - 0.08 * i for i in range(6)], "What can be claimed is a trend, not a power law."),
+        ([0.8, 0.72, 0.66, 0.6, 0.55, 0.1], "of what was measured is refuted."),
     ],
 )
-def test_a_law_is_claimed_only_where_the_data_can_tell(best, other, said):
-    missed = {"power law": best, "log-linear": Estimate(other, best.n, other, other, other, other)}
-    assert said in study_text.winner_text(missed, CONFIG)
+def test_a_law_is_claimed_only_where_the_data_can_tell(errors, said):
+    text = study_text.law_markdown(length_curve(errors), CONFIG)
+    assert said in text
+    assert "by least squares" in text
+
+
+def test_one_seed_shows_no_law():
+    curve = length_curve([0.3 + 0.5 * 2.0**-i for i in range(6)])
+    alone = Curve(curve.names, curve.x, curve.scores[:, :1])
+    assert "what can be claimed is a trend, not a law" in study_text.law_markdown(alone, CONFIG)
+
+
+def test_a_floor_at_its_bound_is_no_finding():
+    falling = study_text.law_markdown(length_curve([0.8, 0.78, 0.74, 0.66, 0.5, 0.2], 0.01), CONFIG)
+    assert "The floor lies at its bound" in falling
+    level = study_text.law_markdown(length_curve([0.3 + 0.5 * 2.0**-i for i in range(6)]), CONFIG)
+    assert "at its bound" not in level
+
+
+def test_leaving_a_constant_rate_is_compared_at_the_same_step():
+    """The constant run's curve rises evenly to its end: a run of half its length is set beside its middle."""
+    runs = made_up_runs({"constant": [0.5] * 3, "decayed_1": [0.40, 0.41, 0.42], "decayed_2": [0.5] * 3})
+    text = study_text.annealing_markdown(runs, "constant", ["decayed_1", "decayed_2"], 0.02)
+    assert "| left at 1 x epochs | +11.0" in re.sub(" +", " ", text)
+    assert "Yes at 1 of 2 lengths, no at 1, not decided at 0." in text
+
+
+def test_slopes_come_with_their_interval():
+    runs = made_up_runs(
+        {"baseline": [0.4, 0.5, 0.6], "length_2": [0.5, 0.6, 0.7], "length_4": [0.6, 0.7, 0.8]}
+    )
+    text = study_text.scale_text(runs, "length")
+    assert "+10.0 (seeds +10.0 to +10.0; n = 3) points for each doubling" in text
+    assert "3 sizes, the largest 4 times the smallest" in text
+
+
+def test_runs_below_their_initial_weights_are_named():
+    runs = made_up_runs({"baseline": [0.5], "sgd": [0.05]})  # made up to begin at 0.1
+    text = study_text.part_markdown("C7", runs, CONFIG)
+    assert "**Below their own initial weights end: SGD 0.15.**" in text
+    assert "Below" not in study_text.part_markdown("C1", C1, CONFIG)
+
+
+def test_runs_below_raw_pixels_are_counted():
+    text = study_text.pixels_text(made_up_runs({"baseline": [0.5], "sgd": [0.3]}), made_up_predictions(0.4))
+    assert text.endswith("is 40.0 %; 1 of 2 runs end below that.")
+    assert "not run" in study_text.pixels_text({}, None)
+
+
+def test_a_recipe_lists_what_it_changes_in_this_profile():
+    text = study_text.recipe_text(ALL, "efficient", "baseline")
+    assert "`training.temperature` 0.1 (0.5)" in text
+    assert "batch_size" not in text
 
 
 def test_cost_to_accuracy_says_what_is_not_reached():
     runs = made_up_runs({"baseline": [0.5], "efficient": [0.9], "views8": [0.95]})
-    text = study_text.cost_markdown(runs, ["baseline", "efficient"], ["baseline", "views8"])
-    assert "not reached, ends at 90.0 %" in text
-    baseline, efficient = (
-        line for line in text.splitlines() if line.startswith("| ResNet-18, 2 views: 50.0")
-    )
-    assert baseline.rstrip("| ").endswith("1.00")
-    assert 0 < float(efficient.rstrip("| ").split("|")[-1]) < 1
+    lines = study_text.cost_markdown(runs, ["baseline", "efficient"], ["baseline", "views8"]).splitlines()
+    assert sum("not reached" in line and "90.0" in line for line in lines) == 1
+    baseline, efficient = (line for line in lines if line.startswith("| ResNet-18, 2 views: 50.0"))
+    assert baseline.rstrip("| ").endswith("0.75 to 1.00")
+    low, high = map(float, efficient.rstrip("| ").split("|")[-1].split("to"))
+    assert 0 < low < high < 1
 
 
 def test_every_claim_is_answered_with_each_part_that_bears_on_it():

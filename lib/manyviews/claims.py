@@ -222,7 +222,7 @@ def judge_law(comparison: Comparison, runs: dict[str, list[Run]], config: Claims
         for law in comparison.against:
             found = foretell(curve, law)
             outcome = decide(found, *limits("foretold", config))
-            findings.append(Finding(comparison.run, law, measure, found, outcome))
+            findings.append(Finding(curve.names[-1], law, measure, found, outcome))
     return Judgement(combine([finding.outcome for finding in findings]), tuple(findings))
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from manyviews.config import ConfigError
 from manyviews.intervals import CONFIDENCE, MIN_SEEDS, Estimate, estimate
 from manyviews.results import Run, common_scores, predictions_of, score_differences
-from manyviews.rows import ROWS, members
+from manyviews.rows import FILE, ROWS, members
 
 Relation = Literal["equivalent", "higher", "lower", "inconclusive"]
 
@@ -127,11 +128,10 @@ def factorial_effects(runs: dict[str, list[Run]], part: str, measure: str) -> di
         measure: one of evaluation.MEASURES.
     Returns:
         By name, such as "depth 34" or "depth 34 x 4 x passes"; empty where a cell has no seed in common.
+    Raises:
+        ConfigError: a row of the part is none of the eight cells, or one that there is already.
     """
-    cells = {
-        tuple(int(getattr(ROWS[name], factor) == high) for factor, (_, high) in FACTORS.items()): name
-        for name in members(part)
-    }
+    cells = _cells(part)
     of_runs = common_scores(runs, cells.values(), measure)
     if len(of_runs) < 2 ** len(FACTORS):
         return {}
@@ -144,6 +144,24 @@ def factorial_effects(runs: dict[str, list[Run]], part: str, measure: str) -> di
             name = " x ".join(list(FACTOR_TITLES.values())[place] for place in places)
             effects[name] = estimate(total / (len(scores) / 2))
     return effects
+
+
+def _cells(part: str) -> dict[tuple[int, ...], str]:
+    """Names of the runs of a factorial part by their levels, 0 or 1, of each factor."""
+    cells: dict[tuple[int, ...], str] = {}
+    for name in members(part):
+        values = {factor: getattr(ROWS[name], factor) for factor in FACTORS}
+        of_run = ", ".join(f"{factor} {value}" for factor, value in values.items())
+        if any(value not in FACTORS[factor] for factor, value in values.items()):
+            raise ConfigError(f"{FILE.name}: run '{name}' of part '{part}' has {of_run}: not of {FACTORS}")
+        levels = tuple(FACTORS[factor].index(value) for factor, value in values.items())
+        if levels in cells:
+            raise ConfigError(
+                f"{FILE.name}: runs '{cells[levels]}' and '{name}' of part '{part}' both have {of_run}; "
+                f"take one out of the part"
+            )
+        cells[levels] = name
+    return cells
 
 
 def cost_curve(seeds: list[Run]) -> pd.DataFrame:
@@ -162,8 +180,12 @@ def cost_curve(seeds: list[Run]) -> pd.DataFrame:
     return pd.concat(tables).groupby("epoch").mean().reset_index()
 
 
-def cost_to_reach(seeds: list[Run], measure: str, target: float) -> pd.Series | None:
-    """The first measured point of a run's mean curve at which an accuracy is reached; None if it never is."""
+def cost_to_reach(seeds: list[Run], measure: str, target: float) -> pd.DataFrame | None:
+    """Between which measured points of a run's mean curve an accuracy is first reached; None if it never is.
+
+    Returns:
+        The rows of cost_curve before it and at or above it, which are the same if the run begins there.
+    """
     curve = cost_curve(seeds)
-    reached = curve[curve[measure] >= target]
-    return None if reached.empty else reached.iloc[0]
+    reached = np.flatnonzero(curve[measure] >= target)
+    return None if len(reached) == 0 else curve.iloc[[max(0, reached[0] - 1), reached[0]]]

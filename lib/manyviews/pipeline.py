@@ -18,7 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 from manyviews import paths
 from manyviews.config import ConfigError, load_profile
 from manyviews.files import replacing, write_text
-from manyviews.results import TITLES, check_recipe, forget, has_numbers, is_finished
+from manyviews.results import TITLES, check_recipe, forget, has_numbers, is_finished, reason_of
 from manyviews.rows import ROWS, STUDIES, configure, rows_of, same_runs
 from manyviews.study import missing_jobs, run_jobs
 
@@ -182,8 +182,9 @@ def run_studies(
     for study in studies:
         failures += make_page(study, profile | {"seeds": list(seeds)})
         failures += [
-            f"{run} seed {seed} of study '{study}' is not there"
+            f"{run} seed {seed} of study '{study}' is not there: {reason_of(folder) or f'see {PAGES[study]}'}"
             for run, seed in missing_jobs(runs[study], profile, seeds)
+            for folder in [paths.run_folder(profile["profile"], run, seed)]
         ]
     return failures
 
@@ -346,7 +347,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("Stopped. The same command, without --force, goes on from the last finished epoch.")
         return 130
     if failures:
-        say(f"{len(failures)} notebook(s) failed:")
+        say("What failed:")
         for failure in failures:
             say(f"- {failure}")
     return 1 if failures else 0

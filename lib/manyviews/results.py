@@ -232,6 +232,12 @@ def load_runs(config: RunConfig, names: Iterable[str] = TITLES) -> dict[str, lis
     return runs
 
 
+def reason_of(folder: Path) -> str:
+    """Why a run could not go on; empty if nothing says so."""
+    mark = partial_folder(folder) / "failed.json"
+    return read_json(mark)["reason"] if mark.exists() else ""
+
+
 def load_failures(profile: str) -> list[str]:
     """Why runs of a profile could not go on, a sentence for each."""
     marks = sorted((paths.results_root() / profile).glob("*/seed*.partial/failed.json"))

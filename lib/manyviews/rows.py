@@ -120,7 +120,7 @@ def configure(name: str, shared: Mapping[str, Any]) -> RunConfig:
 
 
 def _scaled(row: Row, plain: RunConfig) -> dict[str, dict[str, Any]]:
-    """What the multiples of a row change, by section, of the configuration that it would have without them."""
+    """What the multiples of a row change, by section, of the configuration without them."""
     epochs = max(1, round(row.length * plain.training.epochs))
     changes: dict[str, dict[str, Any]] = {
         "network": {"width": max(1, round(row.width * plain.network.width))},

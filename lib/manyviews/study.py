@@ -3,7 +3,8 @@
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import Queue, get_context, parent_process
 from typing import Any
 
@@ -90,7 +91,7 @@ def run_jobs(jobs: Sequence[Job], shared: Mapping[str, Any], at_once: int | None
         try:
             for number, task in enumerate(as_completed(tasks), 1):
                 name, seed = tasks[task]
-                outcome = task.result()
+                outcome = _outcome(task)
                 print(f"[{number}/{len(jobs)}] {name} seed {seed}: {outcome or 'done'}", flush=True)
                 failures += [f"{name} seed {seed}: {outcome}"] if outcome else []
                 bar.update(work[name])
@@ -100,6 +101,20 @@ def run_jobs(jobs: Sequence[Job], shared: Mapping[str, Any], at_once: int | None
         finally:
             del os.environ["TQDM_DISABLE"]
     return failures
+
+
+def _outcome(task: Future) -> str:
+    """What a run ended with: nothing, or why it failed, which is no reason not to make the others.
+
+    Raises:
+        BrokenProcessPool: a worker was killed, and with it the pool.
+    """
+    try:
+        return task.result()
+    except BrokenProcessPool:
+        raise
+    except Exception as error:  # a damaged file, a full disk, no memory left, ...
+        return f"{type(error).__name__}: {error}"
 
 
 def prepare_worker(threads: int, gpus: Queue) -> None:

@@ -7,11 +7,11 @@ import numpy as np
 from IPython.display import Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from manyviews.claims import Verdict, limits
 from manyviews.config import ClaimsConfig
-from manyviews.controls import Contrast, contrasts, cost_curve
+from manyviews.controls import Contrast, contrasts, cost_curve, same_run
 from manyviews.intervals import Estimate
 from manyviews.plots import CLASS_STYLES, PERCENT, show, tidy
 from manyviews.readings import finding_text
@@ -36,7 +36,10 @@ def show_part(part: str, runs: dict[str, list[Run]], config: ClaimsConfig) -> No
     display(Markdown(f"*{PARTS[part].question}*\n\n{part_markdown(part, runs, config)}"))
     if found:
         show(draw_contrasts(found, config.margin), f"Differences of {part}", f"{part}_differences")
-    curves = learning_curves(runs, members(part), MEASURE)
+    # A row that is the run it is compared with has that one's curve.
+    against, *others = members(part)
+    names = [against, *(name for name in others if not same_run(runs, name, against))]
+    curves = learning_curves(runs, names, MEASURE)
     show(curves, f"Learning curves of {part} against epochs and three kinds of cost", f"{part}_curves")
 
 
@@ -52,7 +55,7 @@ def learning_curves(runs: dict[str, list[Run]], names: list[str], measure: str) 
                     curve[column] / divisor, PERCENT * curve[measure], label=ROWS[name].title + n, **style
                 )
         ax.set_xlabel(label)
-        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=column == "epoch"))
         tidy(ax)
     axes[0].set_ylabel(f"{ACCURACIES[measure]} (%)")
     handles = axes[0].get_legend_handles_labels()
@@ -114,7 +117,7 @@ def law(curve: Curve, measure: str) -> Figure:
     )
     dense = np.geomspace(curve.x[0], curve.x[-1], 100)
     for name, fit in FITS.items():
-        fitted = fit(curve.x[:-1], curve.error[:-1])
+        fitted = fit(curve.x[:-1], curve.error[:-1], curve.spread)
         ax.plot(dense / 1e3, PERCENT * fitted(dense), color="black", linestyle=FIT_STYLES[name], label=name)
     ax.set(xscale="log", xlabel=COSTS["images_forwarded"][0], ylabel=f"Error, {ACCURACIES[measure]} (%)")
     ax.set_xticks(places, [f"{place:g}" for place in places])
@@ -139,6 +142,9 @@ def axes_of_scale(runs: dict[str, list[Run]], parts: dict[str, list[str]], measu
         if points:
             ax.plot(*zip(*points, strict=True), label=title, **style)
     ax.set(xscale="log", xlabel=COSTS["multiply_adds"][0], ylabel=f"{ACCURACIES[measure]} (%)")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.legend(frameon=False)
     tidy(ax)
     return figure
@@ -155,19 +161,13 @@ def annealing(
         measure: one of results.ACCURACIES.
     """
     figure, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    for name, dash in ((constant, "-"), *((name, "--") for name in decayed)):
+    styles = {constant: {"color": "black", "linestyle": "-", "marker": "o"}}
+    styles |= dict(zip(decayed, _branch_styles(), strict=False))
+    for name, style in styles.items():
         if name in runs:
             curve = seed_curves(runs[name], measure, "images_forwarded")
-            label = {"-": ROWS[constant].title, "--": "rate falls over the last part"}[dash]
-            ax.plot(
-                curve["images_forwarded"] / 1e3,
-                PERCENT * curve["mean"],
-                color="black" if dash == "-" else "#0072B2",
-                linestyle=dash,
-                marker="o" if dash == "-" else "s",
-                markersize=4,
-                label=label if name in (constant, decayed[0]) else None,
-            )
+            places = curve["images_forwarded"] / 1e3
+            ax.plot(places, PERCENT * curve["mean"], markersize=5, label=ROWS[name].title, **style)
     ends = [
         (runs[n][0].summary["images_forwarded"] / 1e3, final_mean(runs[n], measure))
         for n in annealed
@@ -192,6 +192,12 @@ def _styles():
     """Styles that differ in colour, marker and dash, over and over."""
     for place, (color, marker) in enumerate(cycle(CLASS_STYLES)):
         yield {"color": color, "marker": marker, "markersize": 5, "linestyle": DASHES[place % len(DASHES)]}
+
+
+def _branch_styles():
+    """Blue, and as open a marker as lets the lines below be seen."""
+    for marker, dash in zip("svD", DASHES[1:], strict=True):
+        yield {"color": "#0072B2", "marker": marker, "mfc": "none", "linestyle": dash}
 
 
 def _draw_estimates(ax: Axes, labels: list[str], found: list[Estimate]) -> None:
