@@ -292,7 +292,7 @@ def test_a_failed_notebook_is_told_at_the_end_and_the_others_go_on(executed, mon
     assert main(["--profile", "smoke"]) == 1
     assert ("04_eight_views", 0) in executed
     assert ("09_report", None) in executed
-    assert "1 notebook(s) failed:\n- notebooks/03_resnet34.ipynb, cell [3]: broken" in capsys.readouterr().out
+    assert "What failed:\n- notebooks/03_resnet34.ipynb, cell [3]: broken" in capsys.readouterr().out
 
 
 def test_the_help_lists_every_option_and_profile_before_anything_is_installed(tmp_path):
