@@ -178,6 +178,20 @@ def test_linear_probe_reaches_scikit_learns_optimum(c, n_classes):
     assert accuracy == pytest.approx(theirs.score(test_x.double(), test_y), abs=0.002)
 
 
+def test_a_weak_penalty_takes_few_steps():
+    """Where the curvature at the optimum is far from that at weights 0: with that alone it took over 1000.
+
+    Oracle: scikit-learn's Newton method, fitted to the end.
+    """
+    x, y = overlapping(600, 10)
+    ours = probes.fit_linear(x, y, 1000.0, 1000)
+    assert ours.converged
+    assert ours.iterations < 500
+    newton = LogisticRegression(C=1000.0, solver="newton-cholesky", tol=1e-9).fit(x.double(), y)
+    best = objective(newton.predict_log_proba(x.double()), y, newton.coef_, 1000.0)
+    assert ours.objective == pytest.approx(best, rel=1e-4)
+
+
 def test_gradient_norm_is_that_of_scikit_learns_objective():
     """Oracle: autograd of the objective in the features as they are, at the weights found."""
     x, y = overlapping(300, 4)

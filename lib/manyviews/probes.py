@@ -327,8 +327,10 @@ def fit_linear_path(
 
     The features are turned to their principal axes. This changes the optimum's weights by the same turn and
     nothing else, and makes the Hessian at weights 0 diagonal but for the coupling of the classes. Dividing
-    it out leaves a problem that L-BFGS solves in tens of steps; on features of networks as they are it takes
-    hundreds to thousands. It works on float32 products; float64 ones then confirm, or finish.
+    it out leaves a problem that L-BFGS solves in tens of steps where the penalty is strong. Where it is not,
+    the Hessian at the optimum is another: each class's block of it is then divided out instead, as it is
+    where the last steps ended. On features of networks as they are L-BFGS takes hundreds to thousands of
+    steps. It works on float32 products; float64 ones then confirm, or finish.
 
     Args:
         features: (N, D) floats or integers.
@@ -348,12 +350,9 @@ def fit_linear_path(
     for c in sorted(cs):
         # Of two classes scikit-learn fits only the difference: the same model as ours at half the c.
         penalty = (2 if n_classes == 2 else 1) / (c * len(labels))
-        curvature = torch.cat(
-            [variances / n_classes + penalty, variances.new_ones(1) / n_classes]
-        )  # (R + 1,)
-        scale = curvature.rsqrt()[:, None]
+        curvature = torch.cat([variances / n_classes + penalty, variances.new_ones(1) / n_classes])
         weights, loss, gradient, iterations, converged = _minimise(
-            weights, scale, turned, labels, penalty, max_iter
+            weights, curvature.rsqrt(), turned, labels, penalty, max_iter
         )
         in_features = axes @ gradient[:-1] + centre[:, None] * gradient[-1]  # (D, C)
         fitted[c] = LinearProbe(
@@ -388,21 +387,27 @@ def principal_axes(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _minimise(
     weights: Tensor, scale: Tensor, features: Tensor, labels: Tensor, penalty: float, max_iter: int
 ) -> tuple[Tensor, Tensor, Tensor, int, bool]:
-    """Weights, objective and gradient after L-BFGS on weights / scale; its steps; did they suffice?
+    """Weights, objective and gradient after L-BFGS on scaled weights; its steps; did they suffice?
 
     By the scale, the objective is above its minimum by about half the squared norm of the scaled gradient.
     Where it is small, as on separable classes, so must be the gradient.
     """
-    iterations, wanted = 0, LINEAR_GRADIENT
-    for dtype in (torch.float32, torch.float64):
+    iterations, wanted, dtype = 0, LINEAR_GRADIENT, torch.float32
+    patience = max(30, features.shape[1] // 2)  # a new scale takes the multiply-adds of R / 2 steps
+    while True:
         aim = wanted / 2  # so that rounding does not decide whether it was reached
-        weights, steps = _lbfgs(weights, scale, features, labels, penalty, dtype, max_iter - iterations, aim)
+        most = min(patience, max_iter - iterations)
+        weights, steps = _lbfgs(weights, scale, features, labels, penalty, dtype, most, aim)
         loss, gradient = _objective(weights, features, labels, penalty, torch.float64)
         iterations += steps
         wanted = LINEAR_GRADIENT * min(1, max(loss.item(), LEAST_LOSS))
-        if converged := bool((scale * gradient).abs().max() <= wanted):
-            break
-    return weights, loss, gradient, iterations, converged
+        converged = bool(_scaled_gradient(scale, gradient).abs().max() <= wanted)
+        stuck = dtype == torch.float64 and steps == 0
+        if converged or stuck or iterations >= max_iter:
+            return weights, loss, gradient, iterations, converged
+        if steps < most:  # the rounding of float32 ended them
+            dtype = torch.float64
+        scale = _inverse_roots(weights, features, penalty)
 
 
 def _lbfgs(
@@ -416,7 +421,7 @@ def _lbfgs(
     aim: float,
 ) -> tuple[Tensor, int]:
     """Weights and steps of one L-BFGS, which ends where no entry of the scaled gradient exceeds the aim."""
-    scaled = (weights / scale).requires_grad_()
+    scaled = torch.zeros_like(weights).requires_grad_()
     optimizer = torch.optim.LBFGS(
         [scaled],
         max_iter=max_iter,
@@ -427,12 +432,47 @@ def _lbfgs(
     )
 
     def closure() -> Tensor:
-        loss, gradient = _objective(scale * scaled.detach(), features, labels, penalty, dtype)
-        scaled.grad = scale * gradient
+        now = weights + _unscaled(scale, scaled.detach())
+        loss, gradient = _objective(now, features, labels, penalty, dtype)
+        scaled.grad = _scaled_gradient(scale, gradient)
         return loss
 
     optimizer.step(closure)
-    return scale * scaled.detach(), optimizer.state[scaled]["n_iter"]
+    return weights + _unscaled(scale, scaled.detach()), optimizer.state[scaled]["n_iter"]
+
+
+def _unscaled(scale: Tensor, scaled: Tensor) -> Tensor:
+    """Weights (R + 1, C) of scaled ones; scale: (R + 1,), or a matrix for each class (C, R + 1, R + 1)."""
+    if scale.ndim == 1:
+        return scale[:, None] * scaled
+    weights = torch.einsum("cij,jc->ic", scale, scaled)
+    # What is added to all classes alike changes no probability, and the penalty wants none of it.
+    return weights - weights.mean(dim=1, keepdim=True)
+
+
+def _scaled_gradient(scale: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient (R + 1, C) by the scaled weights."""
+    if scale.ndim == 1:
+        return scale[:, None] * gradient
+    return torch.einsum("cij,ic->jc", scale, gradient).contiguous()
+
+
+def _inverse_roots(weights: Tensor, features: Tensor, penalty: float) -> Tensor:
+    """For each class a matrix T whose T T' is the inverse of its block of the Hessian, (C, R + 1, R + 1)."""
+    size, n_classes = weights.shape
+    hessian = weights.new_zeros(n_classes, size, size)
+    for block in _blocks(features):
+        x = torch.cat([block.double(), weights.new_ones(len(block), 1)], dim=1)  # the intercept's last
+        p = (x @ weights).softmax(dim=1)  # (rows, C)
+        for of_class, variance in zip(hessian, (p * (1 - p)).T, strict=True):
+            of_class.addmm_((x * variance[:, None]).T, x, alpha=1 / len(features))
+    diagonal = hessian.diagonal(dim1=1, dim2=2)
+    diagonal += penalty + 1e-12 * diagonal.amax()  # the second is against rounding
+    identity = torch.eye(size, dtype=weights.dtype, device=weights.device)
+    for of_class in hessian:  # one by one, for the memory
+        lower = torch.linalg.cholesky(of_class)
+        of_class.copy_(torch.linalg.solve_triangular(lower.T, identity, upper=True))
+    return hessian
 
 
 @torch.no_grad()
