@@ -7,8 +7,10 @@ import shutil
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
-from manyviews import train
+from manyviews import augment, train
 from manyviews.config import ConfigError, RunConfig, TrainingConfig
 from manyviews.losses import multi_view_nt_xent
 from manyviews.models import SimCLR, make_backbone, make_projection_head
@@ -228,7 +230,7 @@ def test_one_step_with_many_views_is_the_loss_of_all_views_of_its_images(tmp_pat
         for v in range(4)
     ]
     loss = multi_view_nt_xent(torch.cat(z), 4, 0.5, definition)
-    torch.testing.assert_close(trainer._step(images, views, 0.01), loss.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(trainer._step(images, views, 0, 0.01), loss.detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_evaluates_first_last_and_every_so_often(tmp_path):
@@ -250,7 +252,7 @@ def test_one_step_is_plain_simclr(tmp_path):
     loss = train.nt_xent(torch.cat([expected(x) for x in pair]), 0.5)
     loss.backward()
     optimizer.step()
-    torch.testing.assert_close(trainer._step(images, views, 0.01), loss.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(trainer._step(images, views, 0, 0.01), loss.detach(), rtol=1e-4, atol=1e-5)
     for ours, theirs in zip(trainer.model.parameters(), expected.parameters(), strict=True):
         # Adam's first step is the learning rate times the gradient's sign: rounding flips those near 0.
         close = torch.isclose(ours, theirs, atol=1e-4)
@@ -270,6 +272,56 @@ def test_what_a_step_is_made_of_reads_nothing_back():
     assert all(p.grad.is_meta for p in model.parameters())
 
 
+class Kernels(TorchDispatchMode):
+    """Notes each kernel that runs, with its arguments; of a tensor its shape and type only."""
+
+    def __init__(self):
+        super().__init__()
+        self.log = []
+
+    def __torch_dispatch__(self, kernel, types, args=(), kwargs=None):
+        noted = tree_map_only(torch.Tensor, lambda t: (tuple(t.shape), t.dtype), (args, kwargs))
+        if kernel.namespace == "aten":  # else the profiler's
+            self.log.append((str(kernel), str(noted)))
+        return kernel(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_one_capture_of_a_step_would_serve_all_steps(tmp_path, monkeypatch, optimizer):
+    """A CUDA graph repeats the kernels of one step with the numbers they were called with.
+
+    So these must not depend on the images, nor on an epoch and a rate that are tensors. Given as numbers they
+    stand among the arguments, which shows that the log sees them.
+    """
+    monkeypatch.setattr(augment, "_change_chosen", augment._change_all)  # as on a GPU
+    changes = {"optimizer": optimizer, "batch_size": 5}  # divides the images
+    trainer = Trainer(config(training=changes), IMAGES, LABELS, tmp_path, evaluate)
+    batches = trainer.sampler.epoch(0)
+    trainer._step(*next(batches), 0, 0.1)  # makes the optimiser's state
+
+    def log(epoch, rate) -> list:
+        with Kernels() as kernels:
+            trainer._step(*next(batches), epoch, rate)
+        return kernels.log
+
+    first, second = (log(torch.tensor(epoch), torch.tensor(rate)) for epoch, rate in ((1, 0.01), (7, 0.02)))
+    assert {name for name, _ in first} >= {
+        "aten.convolution_backward.default",
+        f"aten._fused_{optimizer}_.tensor_lr",
+    }
+    assert first == second
+    assert log(1, 0.01) != log(7, 0.01)
+    assert log(1, 0.01) != log(1, 0.02)
+
+
+def test_rates_and_epochs_as_tensors_train_the_same(tmp_path):
+    number, tensor = (Trainer(config(), IMAGES, LABELS, tmp_path, evaluate) for _ in range(2))
+    batch = next(number.sampler.epoch(0))
+    number._step(*batch, 5, 0.01)
+    tensor._step(*batch, torch.tensor(5), torch.tensor(0.01, dtype=torch.float64))
+    assert torch.equal(weights(number), weights(tensor))
+
+
 @pytest.mark.parametrize("views_per_batch", [2, 4])
 def test_joint_and_separate_forward_differ_in_batch_norm_only(tmp_path, views_per_batch):
     """In evaluation mode BatchNorm has fixed statistics, and both give the same loss; in training not."""
@@ -279,7 +331,7 @@ def test_joint_and_separate_forward_differ_in_batch_norm_only(tmp_path, views_pe
             changes = {"joint_forward": joint, "views_per_batch": views_per_batch}
             trainer = Trainer(config(training=changes), IMAGES, LABELS, tmp_path, evaluate)
             trainer.model.train(mode)
-            losses[joint, mode] = trainer._step(*next(trainer.sampler.epoch(0)), 0.0).item()
+            losses[joint, mode] = trainer._step(*next(trainer.sampler.epoch(0)), 0, 0.0).item()
     assert losses[True, False] == pytest.approx(losses[False, False], rel=1e-5)
     assert losses[True, True] != pytest.approx(losses[False, True], rel=1e-5)
 

@@ -41,19 +41,19 @@ def pcg4d(x: Tensor, y: Tensor, z: Tensor, w: Tensor) -> Tensor:
     return torch.stack((x, y, z, w), dim=-1)
 
 
-def uniform(seed: int, images: Tensor, views: Tensor, epoch: int, n: int) -> Tensor:
+def uniform(seed: int, images: Tensor, views: Tensor, epoch: int | Tensor, n: int) -> Tensor:
     """Random numbers that depend on nothing but the arguments.
 
     Args:
         seed: 0 <= seed < 2**32.
         images, views: image and view numbers, (B,) int64; views below 2**26.
-        epoch: 0 <= epoch < 2**32.
+        epoch: 0 <= epoch < 2**32; a number or a scalar tensor.
         n: numbers for each view, at most 256.
     Returns:
         (B, n) float32, uniform in [0, 1).
     """
     block = torch.arange(-(-n // 4), device=images.device)  # each hash gives four numbers
-    key = (images[:, None], views[:, None] * 64 + block, torch.full_like(block, epoch))
+    key = (images[:, None], views[:, None] * 64 + block, torch.zeros_like(block) + epoch)
     hashed = pcg4d(*key, torch.full_like(block, seed))  # (B, blocks, 4)
     return (hashed.flatten(1)[:, :n] >> 8).float() / 2**24
 
@@ -102,7 +102,7 @@ def draw_parameters(
     seed: int,
     images: Tensor,
     views: Tensor,
-    epoch: int,
+    epoch: int | Tensor,
     height: int,
     width: int,
     dtype: torch.dtype = torch.float32,
@@ -285,7 +285,7 @@ def make_views(
     dataset: Tensor,
     images: Tensor,
     views: Tensor,
-    epoch: int,
+    epoch: int | Tensor,
     *,
     seed: int,
     size: int,

@@ -208,7 +208,7 @@ class Trainer:
         rate = 0.0
         for step, (images, views) in enumerate(self.sampler.epoch(self.progress.epoch, self.device)):
             rate = learning_rate(self.config.training, self.progress.steps, len(self.sampler))
-            losses.append(self._step(images, views, rate))
+            losses.append(self._step(images, views, self.progress.epoch, rate))
             self.progress.steps += 1
             self.progress.images_forwarded += views.numel()
             if step % STEPS_BETWEEN_CHECKS == 0:
@@ -226,14 +226,17 @@ class Trainer:
         self.progress.epoch += 1
         self._record(loss=torch.stack(losses).double().mean().item(), rate=rate)
 
-    def _step(self, images: Tensor, views: Tensor, rate: float) -> Tensor:
-        """One optimiser step on images (B,) and their views (B, K); gives the loss."""
+    def _step(self, images: Tensor, views: Tensor, epoch: int | Tensor, rate: float | Tensor) -> Tensor:
+        """One optimiser step on images (B,) and their views (B, K); gives the loss.
+
+        Epoch and learning rate may be scalar tensors, so that one CUDA graph of the step serves them all.
+        """
         n_views = views.shape[1]
         x = make_views(
             self.images,
             images.repeat(n_views),
             views.T.flatten(),
-            self.progress.epoch,
+            epoch,
             seed=self.config.seed,
             size=self.config.views.size or self.config.data.image_size,
             config=self.config.views,
