@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks import guard, table
 
-GROUPS = ("training", "views", "network", "growth", "pipeline", "probes")
+GROUPS = ("training", "views", "network", "growth", "pipeline", "before", "probes")
 
 
 def parse_arguments() -> argparse.Namespace:

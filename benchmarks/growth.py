@@ -24,7 +24,8 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     rows = []
     for name, values in STEPS.items():
         for value in values:
-            with multiprocessing.get_context("spawn").Pool(1) as fresh:
+            # A spawned process would count the memory of the one that spawned it to its own peak.
+            with multiprocessing.get_context("forkserver").Pool(1) as fresh:
                 seconds, peak = fresh.apply(epochs, (BASE | {name: value}, repeats))
             rows += [row(f"growth with {name}, time", f"{name}: {value}", "s", seconds)]
             rows += [row(f"growth with {name}, peak memory", f"{name}: {value}", "MB", [peak])]
@@ -44,8 +45,8 @@ def epochs(size: dict[str, int], repeats: int) -> tuple[list[float], float]:
     seconds = []
     for epoch in range(repeats + 1):
         started = time.perf_counter()
-        for batch in trainer.sampler.epoch(epoch):
-            trainer._step(*batch, 1e-3)
+        for batch in trainer.sampler.epoch(epoch, trainer.device):
+            trainer._step(*batch, epoch, 1e-3)
         seconds.append(time.perf_counter() - started)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
     return seconds[1:], peak / (1e6 if sys.platform == "darwin" else 1e6 / 1024)

@@ -10,7 +10,7 @@ from benchmarks.timing import Contender, interleaved, rate, row
 from benchmarks.training import NETWORKS, Network, make_config, ours, random_images
 from manyviews.experiment import PASSES_OF_A_TRAINING_STEP
 from manyviews.models import count_multiply_adds
-from manyviews.train import make_model
+from manyviews.train import make_model, resolve_device, resolve_precision
 
 SIDE = 2048  # of the matrices whose product gives the peak
 KINDS = {  # of operations, by the names that torch gives them
@@ -21,23 +21,31 @@ KINDS = {  # of operations, by the names that torch gives them
 
 
 def measure(repeats: int) -> list[dict[str, Any]]:
-    """Peak of matrix products, rate of each network, and the share of each kind of operation."""
-    measured = interleaved("peak of matrix products", "GFLOP/s", peaks(), repeats)
+    """Peaks of matrix products, the rate of each network, and the share of each kind of operation."""
+    device = resolve_device("auto")
+    precision = resolve_precision("auto", device)  # of the networks
+    measured = interleaved("peak of matrix products", "GFLOP/s", peaks(device, precision), repeats)
     peak = measured[0]["median"]
     for network in NETWORKS:
         contender, work = network_alone(network)
         rows = interleaved(f"network: {network}", "GFLOP/s", [contender], repeats)
-        rows[0]["note"] = f"{100 * rows[0]['median'] / peak:.0f} % of the bfloat16 peak"
-        measured += rows + shares(network, work, repeats)
+        rows[0]["note"] = f"{100 * rows[0]['median'] / peak:.0f} % of the peak in {name_of(precision)}"
+        measured += rows + (shares(network, work, repeats) if device.type == "cpu" else [])
     return measured
 
 
-def peaks() -> list[Contender]:
-    def product(name: str, dtype: torch.dtype) -> Contender:
-        a = torch.ones(SIDE, SIDE, dtype=dtype)
-        return Contender(name, rate(lambda: [a @ a for _ in range(10)], 10 * 2 * SIDE**3 / 1e9))
+def peaks(device: torch.device, precision: torch.dtype) -> list[Contender]:
+    """The networks' precision first, and float32. An emulated bfloat16 would be no peak."""
 
-    return [product("bfloat16", torch.bfloat16), product("float32", torch.float32)]
+    def product(dtype: torch.dtype) -> Contender:
+        a = torch.ones(SIDE, SIDE, dtype=dtype, device=device)
+        return Contender(name_of(dtype), rate(lambda: [a @ a for _ in range(10)], 10 * 2 * SIDE**3 / 1e9))
+
+    return [product(dtype) for dtype in dict.fromkeys((precision, torch.float32))]
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def network_alone(network: Network) -> tuple[Contender, Callable[[], float]]:

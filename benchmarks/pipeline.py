@@ -1,5 +1,6 @@
 """What is not training: imports, the way to the first step, and the smoke run of run_all.sh."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import row
+from manyviews import paths
 from manyviews.files import read_json
 
 IMPORT = "import manyviews.experiment"
@@ -24,7 +26,7 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     for name, code in (("import", IMPORT), ("import, network and first step", FIRST_STEP)):
         seconds = [timed([sys.executable, "-c", code]) for _ in range(repeats)]
         rows.append(row(f"start-up: {name}", "ours", "s", seconds))
-    whole, training = zip(*(smoke_run() for _ in range(repeats)), strict=True)
+    whole, training = zip(*(study("--profile", "smoke") for _ in range(repeats)), strict=True)
     rest = [all_of_it - part for all_of_it, part in zip(whole, training, strict=True)]
     parts = {"all": whole, "training and probes along the way": training, "the rest": rest}
     for name, seconds in parts.items():
@@ -32,17 +34,20 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-def timed(command: list[str]) -> float:
+def timed(command: list[str], root: Path = paths.ROOT) -> float:
+    """Seconds of a command that uses the code under `root`."""
+    environment = os.environ | {"PYTHONPATH": str(root / "lib")}
+    output = subprocess.DEVNULL
     started = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(command, check=True, cwd=root, env=environment, stdout=output, stderr=output)
     return time.perf_counter() - started
 
 
-def smoke_run() -> tuple[float, float]:
-    """Seconds of the whole, and of what its runs say they trained and probed."""
+def study(*options: str, root: Path = paths.ROOT) -> tuple[float, float]:
+    """Seconds of run_all.sh with these options, and of what its runs say they trained and probed."""
     with tempfile.TemporaryDirectory() as results:
-        options = ["--profile", "smoke", "--results", results]
-        whole = timed([sys.executable, "-m", "manyviews.pipeline", *options])
-        environments = Path(results).glob("smoke/*/seed*/environment.json")
+        command = [sys.executable, "-m", "manyviews.pipeline", *options, "--results", results]
+        whole = timed(command, root)
+        environments = Path(results).glob("*/*/seed*/environment.json")
         training = sum(read_json(path)["wall_time_s"] for path in environments)
     return whole, training

@@ -8,21 +8,21 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import torch
 from tabulate import tabulate
 
 from manyviews.environment import describe_environment
 from manyviews.files import read_json, write_json, write_text
-from manyviews.train import resolve_precision
+from manyviews.train import resolve_device, resolve_precision
 
 FOLDER = Path(__file__).parent
 RESULTS, README = FOLDER / "results.json", FOLDER / "README.md"
 BEGIN, END = "<!-- table: written by python -m benchmarks --readme -->", "<!-- end of table -->"
+NEAR, TIMES = 0.95, 3  # aims: of the rate of the network alone; of the rate of other recipes
 
 
 def measure(groups: Sequence[str], repeats: int) -> dict[str, Any]:
     """Rows of each group, with what they were measured on."""
-    device = torch.device("cpu")
+    device = resolve_device("auto")
     results = {}
     for name in groups:
         print(f"measuring: {name}", file=sys.stderr, flush=True)
@@ -37,30 +37,53 @@ def measure(groups: Sequence[str], repeats: int) -> dict[str, Any]:
 
 def as_text(results: dict[str, Any]) -> str:
     """Markdown: for each group what it was measured on, and its table."""
-    return "\n\n".join(
-        f"### {name}\n\n{origin(result)}\n\n{table(result['rows'])}" for name, result in results.items()
-    )
+    parts = []
+    for name, result in results.items():
+        parts += [f"### {name}", origin(result), table(result["rows"])]
+        parts += aims(result["rows"]) if name == "training" else []
+    return "\n\n".join(parts)
 
 
 def origin(result: dict[str, Any]) -> str:
     """When and where a group was measured."""
     e = result["environment"]
+    commit = (e["git_commit"] or "unknown")[:7] + (" with changes" if e["git_dirty"] else "")
     return (
-        f"{result['date']}, {e['device']}, {e['threads']} threads, torch {e['torch']}, commit "
-        f"{(e['git_commit'] or 'unknown')[:7]}{' with changes' if e['git_dirty'] else ''}. Median (lowest to "
-        f"highest) of {result['repeats']} rounds."
+        f"{result['date']}, {e['device']}, {e['threads']} threads, our networks in {e['precision']}, torch "
+        f"{e['torch']}, commit {commit}. Median (lowest to highest) of {result['repeats']} rounds."
     )
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """A line for each row; the first of a case is compared with the others."""
     lines = []
-    for case, group in groupby(rows, key=lambda row: row["case"]):
+    for case, group in groupby(rows, by_case):
         first, *others = group
         lines.append([case, *cells(first), ""])
         lines += [["", *cells(other), ratio(first, other)] for other in others]
     headers = ("case", "who or what", "measured", "unit", "note", "first against this")
     return tabulate(lines, headers, tablefmt="github", disable_numparse=True)
+
+
+def aims(rows: list[dict[str, Any]]) -> list[str]:
+    """A line for each aim: where it was reached, and what free views could reach."""
+    cases = [{row["contender"]: row["median"] for row in of_case} for _, of_case in groupby(rows, by_case)]
+    near = sum(case["ours"] >= NEAR * case["ours, network alone"] for case in cases)
+    lines = [f"Aim: {NEAR} of the network alone. Reached in {near} of {len(cases)} cases."]
+    for rival in (name for name in cases[0] if not name.startswith("ours")):
+        measured = [case for case in cases if case[rival] is not None]
+        if measured:
+            now = [case["ours"] / case[rival] for case in measured]
+            most = [case["ours, network alone"] / case[rival] for case in measured]
+            lines.append(
+                f"Aim: {TIMES} times {rival}. Reached in {sum(r >= TIMES for r in now)} of {len(now)} cases; "
+                f"if our views cost nothing, it would be {min(most):.2f} to {max(most):.2f} times."
+            )
+    return lines
+
+
+def by_case(row: dict[str, Any]) -> str:
+    return row["case"]
 
 
 def cells(row: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+import torch
+
 
 class Contender(NamedTuple):
     """One way to do the work of a case.
@@ -27,6 +29,8 @@ def rate(work: Callable[[], Any], amount: float) -> Callable[[], float]:
     def measured() -> float:
         started = time.perf_counter()
         work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         return amount / (time.perf_counter() - started)
 
     return measured
@@ -56,10 +60,10 @@ def row(case: str, name: str, unit: str, values: Sequence[float], note: str = ""
     }
 
 
-def missing(case: str, name: str, unit: str) -> dict[str, Any]:
-    """The row of a contender whose package is not there."""
+def missing(case: str, name: str, unit: str, why: str = "not installed") -> dict[str, Any]:
+    """The row of a contender that cannot be measured here."""
     numbers = dict.fromkeys(("median", "low", "high"))
-    return {"case": case, "contender": name, "unit": unit, **numbers, "note": "not installed"}
+    return {"case": case, "contender": name, "unit": unit, **numbers, "note": why}
 
 
 def is_installed(package: str) -> bool:

@@ -18,7 +18,7 @@ from benchmarks.timing import Contender, interleaved, is_installed, missing, rat
 from manyviews import train
 from manyviews.config import RunConfig
 from manyviews.losses import nt_xent
-from manyviews.train import Trainer, make_model, make_optimizer
+from manyviews.train import Trainer, make_model, make_optimizer, repeatable, resolve_device, resolve_precision
 
 BATCH = 64  # images; each gives two views
 TEMPERATURE = 0.2
@@ -53,13 +53,23 @@ def measure(repeats: int) -> list[dict[str, Any]]:
 
 def rows(network: Network, repeats: int) -> list[dict[str, Any]]:
     """One case: the same network, batch and temperature for all."""
-    case = f"training: {network}"
+    case, unit = f"training: {network}", "views/s"
+    device = resolve_device("auto")
+    native = resolve_precision("auto", device) == torch.bfloat16
     images = random_images(network)
-    contenders = [*ours(network, images), *pil_recipes(network, images)]
+    contenders, absent = ours(network, images), []
+    if device.type == "cuda":
+        contenders.append(captured(network, images))
     if is_installed("lightly"):
-        contenders.insert(2, lightly_recipe(network, images))
-    measured = interleaved(case, "views/s", contenders, repeats)
-    return measured if is_installed("lightly") else [*measured, missing(case, "lightly's recipe", "views/s")]
+        contenders.append(lightly_recipe(network, images, device))
+    else:
+        absent.append(missing(case, "lightly's recipe", unit))
+    contenders.append(pil_recipe(network, images, device))
+    if native:
+        contenders.append(pil_recipe(network, images, device, bfloat16=True))
+    else:
+        absent.append(missing(case, "PIL recipe, bfloat16", unit, "this processor only emulates bfloat16"))
+    return interleaved(case, unit, contenders, repeats) + absent
 
 
 def random_images(network: Network) -> Tensor:
@@ -82,19 +92,26 @@ def make_config(network: Network) -> RunConfig:
     )
 
 
+def make_trainer(network: Network, images: Tensor) -> Trainer:
+    """Our trainer, on a GPU where there is one."""
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    return Trainer(make_config(network), images, labels, Path(tempfile.gettempdir()), lambda _: {})
+
+
 def ours(network: Network, images: Tensor) -> list[Contender]:
     """Our trainer, and its step on views that are made already: the limit that views cannot pass."""
-    labels = torch.zeros(len(images), dtype=torch.int64)
-    trainer = Trainer(make_config(network), images, labels, Path(tempfile.gettempdir()), lambda _: {})
+    trainer = make_trainer(network, images)
     batches = endless(trainer)
+    numbers = torch.arange(2 * BATCH) % BATCH
     ready = train.make_views(
-        images, torch.arange(2 * BATCH) % BATCH, torch.zeros(2 * BATCH).long(), 0,
+        trainer.images, numbers, torch.zeros_like(numbers), 0,
         seed=0, size=network.size, config=trainer.config.views,
     ).contiguous(memory_format=torch.channels_last)  # fmt: skip
 
     def steps() -> None:
-        for _ in range(network.steps):
-            trainer._step(*next(batches), 1e-3)
+        with repeatable():
+            for _ in range(network.steps):
+                trainer._step(*next(batches), 0, 1e-3)
 
     def steps_alone() -> None:
         with mock.patch.object(train, "make_views", return_value=ready):
@@ -107,10 +124,38 @@ def ours(network: Network, images: Tensor) -> list[Contender]:
     ]
 
 
+def captured(network: Network, images: Tensor) -> Contender:
+    """Our step as one CUDA graph, which is told the batch, the epoch and the rate by tensors."""
+    trainer = make_trainer(network, images)
+    batches = endless(trainer)
+    inputs = [tensor.clone() for tensor in next(batches)]
+    scalars = [torch.zeros((), dtype=dtype, device=trainer.device) for dtype in (torch.int64, torch.float32)]
+    for group in trainer.optimizer.param_groups:
+        group["capturable"] = True
+    graph, beside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    with repeatable():
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):  # what is done once only must not be captured
+            for _ in range(3):
+                trainer._step(*inputs, *scalars)
+        torch.cuda.current_stream().wait_stream(beside)
+        with torch.cuda.graph(graph):
+            trainer._step(*inputs, *scalars)
+    scalars[1].fill_(1e-3)
+
+    def steps() -> None:
+        for _ in range(network.steps):
+            for mine, new in zip(inputs, next(batches), strict=True):
+                mine.copy_(new)
+            graph.replay()
+
+    return Contender("ours, as a CUDA graph", rate(steps, network.steps * 2 * BATCH))
+
+
 def endless(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of all epochs there could be."""
     for epoch in count():
-        yield from trainer.sampler.epoch(epoch)
+        yield from trainer.sampler.epoch(epoch, trainer.device)
 
 
 class Pairs(Dataset):
@@ -139,19 +184,19 @@ def data_loader(images: Tensor, transform: Callable[[Image.Image], list[Tensor]]
     )
 
 
-def lightly_recipe(network: Network, images: Tensor) -> Contender:
+def lightly_recipe(network: Network, images: Tensor, device: torch.device) -> Contender:
     """The SimCLR example of lightly's documentation, with our network and temperature."""
     from lightly.loss import NTXentLoss
     from lightly.transforms import SimCLRTransform
 
-    model = make_model(make_config(network))
+    model = make_model(make_config(network)).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.06)
     criterion = NTXentLoss(temperature=TEMPERATURE)
     loader = data_loader(images, SimCLRTransform(input_size=network.size))
 
     def epoch() -> None:
         for x0, x1 in loader:
-            loss = criterion(model(x0), model(x1))
+            loss = criterion(model(x0.to(device)), model(x1.to(device)))
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -174,27 +219,22 @@ def pil_transform(size: int) -> Callable[[Image.Image], Tensor]:
     )
 
 
-def pil_recipes(network: Network, images: Tensor) -> list[Contender]:
-    """The report's recipe, plain and with its bfloat16."""
+def pil_recipe(network: Network, images: Tensor, device: torch.device, bfloat16: bool = False) -> Contender:
+    """The report's recipe, plain or with its bfloat16."""
     view = pil_transform(network.size)
     loader = data_loader(images, lambda image: [view(image), view(image)])
+    config = make_config(network)
+    model = make_model(config).to(device)
+    optimizer = make_optimizer(config.training, model)
 
-    def contender(name: str, note: str, bfloat16: bool) -> Contender:
-        config = make_config(network)
-        model = make_model(config)
-        optimizer = make_optimizer(config.training, model)
+    def epoch() -> None:
+        for x0, x1 in loader:
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                z = torch.cat([model(x0.to(device)), model(x1.to(device))])
+            optimizer.zero_grad()
+            nt_xent(z, TEMPERATURE).backward()
+            optimizer.step()
 
-        def epoch() -> None:
-            for x0, x1 in loader:
-                with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                    z = torch.cat([model(x0), model(x1)])
-                optimizer.zero_grad()
-                nt_xent(z, TEMPERATURE).backward()
-                optimizer.step()
-
-        return Contender(name, rate(epoch, 2 * len(images)), note)
-
-    return [
-        contender("PIL recipe", "float32, DataLoader", bfloat16=False),
-        contender("PIL recipe, bfloat16", "as in the report, DataLoader", bfloat16=True),
-    ]
+    if bfloat16:
+        return Contender("PIL recipe, bfloat16", rate(epoch, 2 * len(images)), "as in the report, DataLoader")
+    return Contender("PIL recipe", rate(epoch, 2 * len(images)), "float32, DataLoader")

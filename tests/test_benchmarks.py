@@ -26,6 +26,22 @@ def test_a_package_that_is_missing_is_shown():
     assert "x |" not in line
 
 
+def test_aims_are_judged_from_the_numbers():
+    """500 views a second of 510 are near; 3.3 times another's rate reaches the aim, 2 times misses it."""
+    cases = {"a": (500, 510, 150, None), "b": (400, 600, 200, 100)}
+    names = ("ours", "ours, network alone", "lightly's recipe", "PIL recipe, bfloat16")
+    rows = [
+        missing(case, name, "views/s") if value is None else row(case, name, "views/s", [value])
+        for case, values in cases.items()
+        for name, value in zip(names, values, strict=True)
+    ]
+    near, lightly, pil = table.aims(rows)
+    assert "Reached in 1 of 2" in near
+    assert "Reached in 1 of 2" in lightly
+    assert "3.00 to 3.40 times" in lightly
+    assert "Reached in 1 of 1" in pil
+
+
 def test_contenders_take_turns_and_the_first_round_does_not_count():
     calls = []
     contenders = [Contender(name, lambda name=name: calls.append(name) or len(calls)) for name in "ab"]

@@ -1,0 +1,37 @@
+"""The demo as it is now, and as it was before anything was done for speed, on this machine."""
+
+import io
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pipeline import study
+from benchmarks.timing import row
+from manyviews import paths
+
+COMMIT = "eaae31a"  # the last one before
+RUNS = "baseline,resnet34,views8"  # what there was then
+OPTIONS = ("--profile", "demo", "--runs", RUNS, "--seeds", "0")
+
+
+def measure(repeats: int) -> list[dict[str, Any]]:
+    """Seconds of the same three runs of the demo, one seed: training with probes along the way, and all.
+
+    It takes long, so that there is one round whatever `repeats` says.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        archive = subprocess.run(["git", "archive", COMMIT], cwd=paths.ROOT, capture_output=True, check=True)
+        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+            files.extractall(folder, filter="data")
+        now, before = study(*OPTIONS), study(*OPTIONS, root=Path(folder))
+    cases = (
+        "demo, three runs, one seed: all, which now probes and tells much more",
+        "demo, three runs, one seed: training and probes along the way",
+    )
+    return [
+        row(case, name, "s", [seconds[index]], "once")
+        for index, case in enumerate(cases)
+        for name, seconds in (("now", now), (f"before, commit {COMMIT}", before))
+    ]
