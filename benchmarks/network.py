@@ -12,7 +12,7 @@ from manyviews.experiment import PASSES_OF_A_TRAINING_STEP
 from manyviews.models import count_multiply_adds
 from manyviews.train import make_model, resolve_device, resolve_precision
 
-SIDE = 2048  # of the matrices whose product gives the peak
+SIDES = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product gives the peak
 KINDS = {  # of operations, by the names that torch gives them
     "convolutions and matrix products": ("conv", "mm", "bmm", "linear"),
     "BatchNorm": ("batch_norm",),
@@ -38,8 +38,9 @@ def peaks(device: torch.device, precision: torch.dtype) -> list[Contender]:
     """The networks' precision first, and float32. An emulated bfloat16 would be no peak."""
 
     def product(dtype: torch.dtype) -> Contender:
-        a = torch.ones(SIDE, SIDE, dtype=dtype, device=device)
-        return Contender(name_of(dtype), rate(lambda: [a @ a for _ in range(10)], 10 * 2 * SIDE**3 / 1e9))
+        side = SIDES[device.type]
+        a = torch.ones(side, side, dtype=dtype, device=device)
+        return Contender(name_of(dtype), rate(lambda: [a @ a for _ in range(10)], 10 * 2 * side**3 / 1e9))
 
     return [product(dtype) for dtype in dict.fromkeys((precision, torch.float32))]
 

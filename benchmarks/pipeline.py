@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.timing import row
 from manyviews import paths
 from manyviews.files import read_json
+from manyviews.pipeline import PROCESS_SETTINGS
 
 IMPORT = "import manyviews.experiment"
 FIRST_STEP = """
@@ -34,9 +35,10 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-def timed(command: list[str], root: Path = paths.ROOT) -> float:
-    """Seconds of a command that uses the code under `root`."""
-    environment = os.environ | {"PYTHONPATH": str(root / "lib")}
+def timed(command: list[str], root: Path = paths.ROOT, **variables: str) -> float:
+    """Seconds of a command that uses the code under `root`, which itself sets what its kernels need."""
+    inherited = {name: value for name, value in os.environ.items() if name not in PROCESS_SETTINGS}
+    environment = inherited | {"PYTHONPATH": str(root / "lib"), **variables}
     output = subprocess.DEVNULL
     started = time.perf_counter()
     subprocess.run(command, check=True, cwd=root, env=environment, stdout=output, stderr=output)
@@ -44,10 +46,14 @@ def timed(command: list[str], root: Path = paths.ROOT) -> float:
 
 
 def study(*options: str, root: Path = paths.ROOT) -> tuple[float, float]:
-    """Seconds of run_all.sh with these options, and of what its runs say they trained and probed."""
-    with tempfile.TemporaryDirectory() as results:
-        command = [sys.executable, "-m", "manyviews.pipeline", *options, "--results", results]
-        whole = timed(command, root)
-        environments = Path(results).glob("*/*/seed*/environment.json")
+    """Seconds of run_all.sh with these options, and of what its runs say they trained and probed.
+
+    The whole includes making the images, as for a new user.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder) / "results"
+        command = [sys.executable, "-m", "manyviews.pipeline", *options, "--results", str(results)]
+        whole = timed(command, root, MANYVIEWS_DATA=str(Path(folder) / "data"))
+        environments = results.glob("*/*/seed*/environment.json")
         training = sum(read_json(path)["wall_time_s"] for path in environments)
     return whole, training

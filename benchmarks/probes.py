@@ -22,6 +22,7 @@ from benchmarks.timing import row
 from manyviews.data import limit
 from manyviews.probes import LinearProbe, fit_linear, knn_predict, nearest
 
+DEVICE = "cpu"
 SIZES = ((40, 100), (100, 500), (200, 500))  # classes, images of each
 NEIGHBOURS = 5
 MAX_ITER = 100_000  # more than any of our fits needs

@@ -22,15 +22,16 @@ NEAR, TIMES = 0.95, 3  # aims: of the rate of the network alone; of the rate of 
 
 def measure(groups: Sequence[str], repeats: int) -> dict[str, Any]:
     """Rows of each group, with what they were measured on."""
-    device = resolve_device("auto")
     results = {}
     for name in groups:
         print(f"measuring: {name}", file=sys.stderr, flush=True)
+        group = importlib.import_module(f"benchmarks.{name}")
+        device = resolve_device(getattr(group, "DEVICE", "auto"))
         results[name] = {
             "date": datetime.date.today().isoformat(),
             "repeats": repeats,
             "environment": describe_environment(device, resolve_precision("auto", device)),
-            "rows": importlib.import_module(f"benchmarks.{name}").measure(repeats),
+            "rows": group.measure(repeats),
         }
     return results
 
@@ -39,18 +40,19 @@ def as_text(results: dict[str, Any]) -> str:
     """Markdown: for each group what it was measured on, and its table."""
     parts = []
     for name, result in results.items():
-        parts += [f"### {name}", origin(result), table(result["rows"])]
+        parts += [f"### {name}", origin(name, result), table(result["rows"])]
         parts += aims(result["rows"]) if name == "training" else []
     return "\n\n".join(parts)
 
 
-def origin(result: dict[str, Any]) -> str:
+def origin(name: str, result: dict[str, Any]) -> str:
     """When and where a group was measured."""
     e = result["environment"]
+    networks = f", networks in {e['precision']}" if name in ("training", "network", "growth") else ""
     commit = (e["git_commit"] or "unknown")[:7] + (" with changes" if e["git_dirty"] else "")
     return (
-        f"{result['date']}, {e['device']}, {e['threads']} threads, our networks in {e['precision']}, torch "
-        f"{e['torch']}, commit {commit}. Median (lowest to highest) of {result['repeats']} rounds."
+        f"{result['date']}, {e['device']}, {e['threads']} threads{networks}, torch {e['torch']}, "
+        f"commit {commit}. Median (lowest to highest) of {result['repeats']} rounds."
     )
 
 

@@ -15,6 +15,7 @@ from benchmarks.training import pil_transform
 from manyviews.augment import make_views
 from manyviews.config import ViewConfig
 
+DEVICE = "cpu"
 N = 256  # views of one measurement
 ONE_BY_ONE = "image by image on one core"
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from lightly.utils.benchmarking.knn import knn_predict as lightly_knn_predict
+from scipy.stats import entropy
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
@@ -146,10 +147,10 @@ def overlapping(n: int, n_classes: int, seed: int = 0) -> tuple[torch.Tensor, to
     return torch.from_numpy(features.astype(np.float32)), torch.from_numpy(labels)
 
 
-def optimum(x: torch.Tensor, y: torch.Tensor, c: float) -> LogisticRegression:
+def optimum(x: torch.Tensor, y: torch.Tensor, c: float, solver: str = "lbfgs") -> LogisticRegression:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # an oracle that did not converge would be none
-        return LogisticRegression(C=c, max_iter=100_000, tol=1e-6).fit(x.double(), y)
+        return LogisticRegression(C=c, max_iter=100_000, tol=1e-6, solver=solver).fit(x.double(), y)
 
 
 def objective(log_p: np.ndarray, y: torch.Tensor, weights: np.ndarray, c: float) -> float:
@@ -179,7 +180,7 @@ def test_linear_probe_reaches_scikit_learns_optimum(c, n_classes):
 
 
 def test_a_weak_penalty_takes_few_steps():
-    """Where the curvature at the optimum is far from that at weights 0: with that alone it took over 1000.
+    """The curvature at the optimum is far from that at weights 0, with which alone it would not get there.
 
     Oracle: scikit-learn's Newton method, fitted to the end.
     """
@@ -187,9 +188,22 @@ def test_a_weak_penalty_takes_few_steps():
     ours = probes.fit_linear(x, y, 1000.0, 1000)
     assert ours.converged
     assert ours.iterations < 500
-    newton = LogisticRegression(C=1000.0, solver="newton-cholesky", tol=1e-9).fit(x.double(), y)
+    newton = optimum(x, y, 1000.0, solver="newton-cholesky")
     best = objective(newton.predict_log_proba(x.double()), y, newton.coef_, 1000.0)
     assert ours.objective == pytest.approx(best, rel=1e-4)
+
+
+@pytest.mark.parametrize("c", [1.0, 100.0, 10_000.0])
+def test_classes_far_apart_are_fitted_to_the_end(c):
+    """Their loss, and what decides the fit, are near the least that floats can tell. Oracle: as above."""
+    x, y = made("normal", 250, 12, np.float32, 0), torch.arange(250) % 5
+    x += 3 * made("normal", 5, 12, np.float32, 1)[y]
+    ours = probes.fit_linear(x, y, c, 1000)
+    assert ours.converged
+    assert ours.iterations < 200
+    newton = optimum(x, y, c, solver="newton-cholesky")
+    best = objective(newton.predict_log_proba(x.double()), y, newton.coef_, c)
+    assert ours.objective <= best * (1 + 1e-4)
 
 
 def test_gradient_norm_is_that_of_scikit_learns_objective():
@@ -228,13 +242,14 @@ def test_a_path_of_penalties_gives_the_probes_of_each():
         torch.testing.assert_close(probe.weights, alone.weights, atol=1e-3, rtol=1e-2)
 
 
-def test_features_of_a_dead_network_give_the_most_frequent_class():
-    """All features equal, as after a collapse: nothing varies, and the intercepts do all."""
-    x, y = torch.ones(60, 5), torch.tensor([2, 2, 1, 0]).repeat(15)
+@pytest.mark.parametrize("counts", [(15, 15, 30), (3, 6, 51), (1, 2, 57)])
+def test_features_of_a_dead_network_give_the_most_frequent_class(counts):
+    """All features equal, as after a collapse: nothing varies, and the intercepts do all. Oracle: entropy."""
+    x, y = torch.ones(60, 5), torch.arange(3).repeat_interleave(torch.tensor(counts))
     probe = probes.fit_linear(x, y, 1.0, 1000)
     assert probe.converged
     assert (probe.predict(x) == 2).all()
-    assert probe.objective == pytest.approx(1.5 * np.log(2), rel=1e-6)  # the entropy of 1/2, 1/4, 1/4
+    assert probe.objective == pytest.approx(entropy(counts), rel=1e-5)
 
 
 def test_principal_axes_keep_distances_and_drop_what_does_not_vary():

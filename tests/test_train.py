@@ -305,7 +305,9 @@ def test_one_capture_of_a_step_would_serve_all_steps(tmp_path, monkeypatch, opti
         return kernels.log
 
     first, second = (log(torch.tensor(epoch), torch.tensor(rate)) for epoch, rate in ((1, 0.01), (7, 0.02)))
-    assert {name for name, _ in first} >= {
+    kernels = {name for name, _ in first}
+    assert not {name for name in kernels if "local_scalar" in name or "nonzero" in name}  # reads of a tensor
+    assert kernels >= {
         "aten.convolution_backward.default",
         f"aten._fused_{optimizer}_.tensor_lr",
     }

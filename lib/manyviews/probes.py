@@ -12,7 +12,8 @@ SEARCHED = 2**24  # numbers of fitted features, and of queries, that are searche
 PRODUCTS = 2**22  # distances that are estimated at a time
 WORK = 2**19  # numbers of all else that is held at a time; in float64 4 MiB, to stay in a CPU's cache
 LINEAR_GRADIENT = 1e-4  # largest entry of the scaled gradient at which a linear probe counts as fitted
-LEAST_LOSS = 1e-3  # nats; of an objective below it, the gradient need not be smaller still
+LEAST_LOSS = 1e-2  # nats; of an objective below it, the gradient need not be smaller still: rounding forbids
+AIM = LINEAR_GRADIENT / 2  # of each fit, so that rounding does not decide whether it was reached
 LINEAR_MEMORY = 20  # steps that L-BFGS remembers
 
 
@@ -327,10 +328,10 @@ def fit_linear_path(
 
     The features are turned to their principal axes. This changes the optimum's weights by the same turn and
     nothing else, and makes the Hessian at weights 0 diagonal but for the coupling of the classes. Dividing
-    it out leaves a problem that L-BFGS solves in tens of steps where the penalty is strong. Where it is not,
-    the Hessian at the optimum is another: each class's block of it is then divided out instead, as it is
-    where the last steps ended. On features of networks as they are L-BFGS takes hundreds to thousands of
-    steps. It works on float32 products; float64 ones then confirm, or finish.
+    it out leaves a problem that L-BFGS solves in tens of steps where the penalty is strong. Under a weak
+    penalty the Hessian at the optimum differs too much: each class's block of it, at the weights reached so
+    far, is then divided out instead. Without all this, on features of networks as they are, it takes hundreds
+    to thousands of steps. It works on float32 products; float64 ones then confirm, or finish.
 
     Args:
         features: (N, D) floats or integers.
@@ -389,24 +390,24 @@ def _minimise(
 ) -> tuple[Tensor, Tensor, Tensor, int, bool]:
     """Weights, objective and gradient after L-BFGS on scaled weights; its steps; did they suffice?
 
-    By the scale, the objective is above its minimum by about half the squared norm of the scaled gradient.
-    Where it is small, as on separable classes, so must be the gradient.
+    As far as the scale is that of the curvature, the objective is above its minimum by about half the squared
+    norm of the scaled gradient. Where it is small, as on separable classes, so must be the gradient.
     """
-    iterations, wanted, dtype = 0, LINEAR_GRADIENT, torch.float32
+    iterations, unit, dtype = 0, 1.0, torch.float32
     patience = max(30, features.shape[1] // 2)  # a new scale takes the multiply-adds of R / 2 steps
     while True:
-        aim = wanted / 2  # so that rounding does not decide whether it was reached
         most = min(patience, max_iter - iterations)
-        weights, steps = _lbfgs(weights, scale, features, labels, penalty, dtype, most, aim)
+        weights, steps = _lbfgs(weights, scale, features, labels, penalty, dtype, most, unit)
         loss, gradient = _objective(weights, features, labels, penalty, torch.float64)
         iterations += steps
-        wanted = LINEAR_GRADIENT * min(1, max(loss.item(), LEAST_LOSS))
-        converged = bool(_scaled_gradient(scale, gradient).abs().max() <= wanted)
-        stuck = dtype == torch.float64 and steps == 0
-        if converged or stuck or iterations >= max_iter:
+        largest = _scaled_gradient(scale, gradient).abs().max().item()
+        stalled = steps < most and not largest <= AIM * unit  # rounding ended the line search
+        unit = min(1, max(loss.item(), LEAST_LOSS))
+        converged = largest <= LINEAR_GRADIENT * unit
+        if converged or iterations >= max_iter or (stalled and dtype == torch.float64):
             return weights, loss, gradient, iterations, converged
-        if steps < most:  # the rounding of float32 ended them
-            dtype = torch.float64
+        dtype = torch.float64 if stalled else dtype
+        del scale  # it can be as large as the features
         scale = _inverse_roots(weights, features, penalty)
 
 
@@ -418,27 +419,31 @@ def _lbfgs(
     penalty: float,
     dtype: torch.dtype,
     max_iter: int,
-    aim: float,
+    unit: float,
 ) -> tuple[Tensor, int]:
-    """Weights and steps of one L-BFGS, which ends where no entry of the scaled gradient exceeds the aim."""
+    """Weights and steps of one L-BFGS, which ends where no entry of the scaled gradient exceeds AIM x unit.
+
+    The unit keeps what it works with far from the limits below which torch takes a number for 0.
+    """
     scaled = torch.zeros_like(weights).requires_grad_()
     optimizer = torch.optim.LBFGS(
         [scaled],
         max_iter=max_iter,
-        tolerance_grad=aim,
+        max_eval=25 * max_iter,  # the most that line searches can ask for: steps alone are limited
+        tolerance_grad=AIM,
         tolerance_change=torch.finfo(dtype).eps / 100,  # below it, rounding would lead the line search
         history_size=LINEAR_MEMORY,
         line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:
-        now = weights + _unscaled(scale, scaled.detach())
+        now = weights + unit * _unscaled(scale, scaled.detach())
         loss, gradient = _objective(now, features, labels, penalty, dtype)
-        scaled.grad = _scaled_gradient(scale, gradient)
-        return loss
+        scaled.grad = _scaled_gradient(scale, gradient) / unit
+        return loss / unit**2
 
     optimizer.step(closure)
-    return weights + _unscaled(scale, scaled.detach()), optimizer.state[scaled]["n_iter"]
+    return weights + unit * _unscaled(scale, scaled.detach()), optimizer.state[scaled]["n_iter"]
 
 
 def _unscaled(scale: Tensor, scaled: Tensor) -> Tensor:
@@ -446,7 +451,8 @@ def _unscaled(scale: Tensor, scaled: Tensor) -> Tensor:
     if scale.ndim == 1:
         return scale[:, None] * scaled
     weights = torch.einsum("cij,jc->ic", scale, scaled)
-    # What is added to all classes alike changes no probability, and the penalty wants none of it.
+    # What is added to all classes alike changes no probability, and the penalty wants none of it. A gradient
+    # has no such part, so that it needs no such projection.
     return weights - weights.mean(dim=1, keepdim=True)
 
 
@@ -458,18 +464,21 @@ def _scaled_gradient(scale: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _inverse_roots(weights: Tensor, features: Tensor, penalty: float) -> Tensor:
-    """For each class a matrix T whose T T' is the inverse of its block of the Hessian, (C, R + 1, R + 1)."""
+    """For each class a matrix T, T T' the inverse of its block of the Hessian; (C, R + 1, R + 1).
+
+    The penalty is added for the intercept too, and a little more against rounding: as a scale it serves.
+    """
     size, n_classes = weights.shape
     hessian = weights.new_zeros(n_classes, size, size)
-    for block in _blocks(features):
+    for block in features.split(max(1, WORK // max(size, n_classes))):
         x = torch.cat([block.double(), weights.new_ones(len(block), 1)], dim=1)  # the intercept's last
         p = (x @ weights).softmax(dim=1)  # (rows, C)
         for of_class, variance in zip(hessian, (p * (1 - p)).T, strict=True):
             of_class.addmm_((x * variance[:, None]).T, x, alpha=1 / len(features))
     diagonal = hessian.diagonal(dim1=1, dim2=2)
-    diagonal += penalty + 1e-12 * diagonal.amax()  # the second is against rounding
+    diagonal += penalty + 1e-12 * diagonal.amax()
     identity = torch.eye(size, dtype=weights.dtype, device=weights.device)
-    for of_class in hessian:  # one by one, for the memory
+    for of_class in hessian:  # one by one and in place, for the memory
         lower = torch.linalg.cholesky(of_class)
         of_class.copy_(torch.linalg.solve_triangular(lower.T, identity, upper=True))
     return hessian

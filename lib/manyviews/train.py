@@ -229,7 +229,8 @@ class Trainer:
     def _step(self, images: Tensor, views: Tensor, epoch: int | Tensor, rate: float | Tensor) -> Tensor:
         """One optimiser step on images (B,) and their views (B, K); gives the loss.
 
-        Epoch and learning rate may be scalar tensors, so that one CUDA graph of the step serves them all.
+        Epoch and rate may be scalar tensors on the device, the rate in float32: one CUDA graph of the step
+        then serves them all, for batches of one size.
         """
         n_views = views.shape[1]
         x = make_views(
