@@ -31,7 +31,7 @@ FIT_STYLES = {"power law": "-", "log-linear": ":"}
 
 
 def show_part(part: str, runs: dict[str, list[Run]], config: ClaimsConfig) -> None:
-    """Display in a notebook what a part's runs show: question, sentence, table and its two figures."""
+    """Display in a notebook what a part's runs show: question, sentence, table; figures of two or more."""
     found = contrasts(runs, part, MEASURE, config.margin)
     display(Markdown(f"*{PARTS[part].question}*\n\n{part_markdown(part, runs, config)}"))
     if found:
@@ -39,8 +39,9 @@ def show_part(part: str, runs: dict[str, list[Run]], config: ClaimsConfig) -> No
     # A row that is the run it is compared with has that one's curve.
     against, *others = members(part)
     names = [against, *(name for name in others if not same_run(runs, name, against))]
-    curves = learning_curves(runs, names, MEASURE)
-    show(curves, f"Learning curves of {part} against epochs and three kinds of cost", f"{part}_curves")
+    if sum(name in runs for name in names) > 1:
+        curves = learning_curves(runs, names, MEASURE)
+        show(curves, f"Learning curves of {part} against epochs and three kinds of cost", f"{part}_curves")
 
 
 def learning_curves(runs: dict[str, list[Run]], names: list[str], measure: str) -> Figure:
@@ -139,7 +140,7 @@ def axes_of_scale(runs: dict[str, list[Run]], parts: dict[str, list[str]], measu
             for name in names
             if name in runs
         )
-        if points:
+        if len(points) > 1:
             ax.plot(*zip(*points, strict=True), label=title, **style)
     ax.set(xscale="log", xlabel=COSTS["multiply_adds"][0], ylabel=f"{ACCURACIES[measure]} (%)")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
