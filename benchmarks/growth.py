@@ -3,17 +3,14 @@
 import multiprocessing
 import resource
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.timing import row
-from benchmarks.training import NETWORKS, make_config
+from benchmarks.training import NETWORKS, make_config, make_trainer
 from manyviews.config import RunConfig
-from manyviews.train import Trainer
 
 DEVICE = "cpu"  # whose memory is measured
 BASE = {"images": 500, "passes": 1, "batch": 64}
@@ -41,8 +38,7 @@ def epochs(size: dict[str, int], repeats: int) -> tuple[list[float], float]:
     config["training"] |= {"batch_size": size["batch"]}
     images = torch.zeros(size["images"], 3, network.size, network.size, dtype=torch.uint8)
     images += torch.arange(len(images))[:, None, None, None].to(torch.uint8)
-    labels = torch.zeros(len(images), dtype=torch.int64)
-    trainer = Trainer(RunConfig(**config), images, labels, Path(tempfile.gettempdir()), lambda _: {})
+    trainer = make_trainer(RunConfig(**config), images)
     seconds = []
     for epoch in range(repeats + 1):
         started = time.perf_counter()

@@ -8,6 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.timing import Contender, interleaved, rate, row
 from benchmarks.training import NETWORKS, Network, make_config, ours, random_images
+from manyviews.environment import dtype_name
 from manyviews.experiment import PASSES_OF_A_TRAINING_STEP
 from manyviews.models import count_multiply_adds
 from manyviews.train import make_model, resolve_device, resolve_precision
@@ -29,7 +30,7 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     for network in NETWORKS:
         contender, work = network_alone(network)
         rows = interleaved(f"network: {network}", "GFLOP/s", [contender], repeats)
-        rows[0]["note"] = f"{100 * rows[0]['median'] / peak:.0f} % of the peak in {name_of(precision)}"
+        rows[0]["note"] = f"{100 * rows[0]['median'] / peak:.0f} % of the peak in {dtype_name(precision)}"
         measured += rows + (shares(network, work, repeats) if device.type == "cpu" else [])
     return measured
 
@@ -40,13 +41,9 @@ def peaks(device: torch.device, precision: torch.dtype) -> list[Contender]:
     def product(dtype: torch.dtype) -> Contender:
         side = SIDES[device.type]
         a = torch.ones(side, side, dtype=dtype, device=device)
-        return Contender(name_of(dtype), rate(lambda: [a @ a for _ in range(10)], 10 * 2 * side**3 / 1e9))
+        return Contender(dtype_name(dtype), rate(lambda: [a @ a for _ in range(10)], 10 * 2 * side**3 / 1e9))
 
     return [product(dtype) for dtype in dict.fromkeys((precision, torch.float32))]
-
-
-def name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def network_alone(network: Network) -> tuple[Contender, Callable[[], float]]:

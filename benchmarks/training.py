@@ -55,7 +55,6 @@ def rows(network: Network, repeats: int) -> list[dict[str, Any]]:
     """One case: the same network, batch and temperature for all."""
     case, unit = f"training: {network}", "views/s"
     device = resolve_device("auto")
-    native = resolve_precision("auto", device) == torch.bfloat16
     # So that each of the other recipes' workers makes a batch.
     network = network._replace(steps=max(network.steps, torch.get_num_threads()))
     images = random_images(network)
@@ -66,10 +65,8 @@ def rows(network: Network, repeats: int) -> list[dict[str, Any]]:
         contenders.append(lightly_recipe(network, images, device))
     else:
         absent.append(missing(case, "lightly's recipe", unit))
-    contenders.append(pil_recipe(network, images, device))
-    if native:
-        contenders.append(pil_recipe(network, images, device, bfloat16=True))
-    else:
+    contenders += pil_recipes(network, images, device)
+    if not native_bfloat16(device):
         absent.append(missing(case, "PIL recipe, bfloat16", unit, "this processor only emulates bfloat16"))
     return interleaved(case, unit, contenders, repeats) + absent
 
@@ -94,15 +91,15 @@ def make_config(network: Network) -> RunConfig:
     )
 
 
-def make_trainer(network: Network, images: Tensor) -> Trainer:
-    """Our trainer, on a GPU where there is one."""
+def make_trainer(config: RunConfig, images: Tensor) -> Trainer:
+    """Our trainer, with nothing to evaluate."""
     labels = torch.zeros(len(images), dtype=torch.int64)
-    return Trainer(make_config(network), images, labels, Path(tempfile.gettempdir()), lambda _: {})
+    return Trainer(config, images, labels, Path(tempfile.gettempdir()), lambda _: {})
 
 
 def ours(network: Network, images: Tensor) -> list[Contender]:
     """Our trainer, and its step on views that are made already: the limit that views cannot pass."""
-    trainer = make_trainer(network, images)
+    trainer = make_trainer(make_config(network), images)
     batches = endless(trainer)
     numbers = torch.arange(2 * BATCH) % BATCH
     ready = train.make_views(
@@ -128,7 +125,7 @@ def ours(network: Network, images: Tensor) -> list[Contender]:
 
 def captured(network: Network, images: Tensor) -> Contender:
     """Our step as one CUDA graph, which is told the batch, the epoch and the rate by tensors."""
-    trainer = make_trainer(network, images)
+    trainer = make_trainer(make_config(network), images)
     batches = endless(trainer)
     inputs = [tensor.clone() for tensor in next(batches)]
     scalars = [torch.zeros((), dtype=dtype, device=trainer.device) for dtype in (torch.int64, torch.float32)]
@@ -207,6 +204,10 @@ def lightly_recipe(network: Network, images: Tensor, device: torch.device) -> Co
     return Contender("lightly's recipe", rate(epoch, 2 * len(images)), plain(device))
 
 
+def native_bfloat16(device: torch.device) -> bool:
+    return resolve_precision("auto", device) == torch.bfloat16
+
+
 def plain(device: torch.device) -> str:
     """What a recipe that sets nothing computes in."""
     return "float32, DataLoader" if device.type == "cpu" else "float32 and TF32, DataLoader"
@@ -227,22 +228,27 @@ def pil_transform(size: int) -> Callable[[Image.Image], Tensor]:
     )
 
 
-def pil_recipe(network: Network, images: Tensor, device: torch.device, bfloat16: bool = False) -> Contender:
-    """The report's recipe, plain or with its bfloat16."""
+def pil_recipes(network: Network, images: Tensor, device: torch.device) -> list[Contender]:
+    """The report's recipe, plain and, where the device has it, with its bfloat16."""
     view = pil_transform(network.size)
     loader = data_loader(images, lambda image: [view(image), view(image)])
-    config = make_config(network)
-    model = make_model(config).to(device)
-    optimizer = make_optimizer(config.training, model)
 
-    def epoch() -> None:
-        for x0, x1 in loader:
-            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                z = torch.cat([model(x0.to(device)), model(x1.to(device))])
-            optimizer.zero_grad()
-            nt_xent(z, TEMPERATURE).backward()
-            optimizer.step()
+    def contender(name: str, note: str, bfloat16: bool) -> Contender:
+        config = make_config(network)
+        model = make_model(config).to(device)
+        optimizer = make_optimizer(config.training, model)
 
-    if bfloat16:
-        return Contender("PIL recipe, bfloat16", rate(epoch, 2 * len(images)), "as in the report, DataLoader")
-    return Contender("PIL recipe", rate(epoch, 2 * len(images)), plain(device))
+        def epoch() -> None:
+            for x0, x1 in loader:
+                with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                    z = torch.cat([model(x0.to(device)), model(x1.to(device))])
+                optimizer.zero_grad()
+                nt_xent(z, TEMPERATURE).backward()
+                optimizer.step()
+
+        return Contender(name, rate(epoch, 2 * len(images)), note)
+
+    contenders = [contender("PIL recipe", plain(device), bfloat16=False)]
+    if native_bfloat16(device):
+        contenders.append(contender("PIL recipe, bfloat16", "as in the report, DataLoader", bfloat16=True))
+    return contenders

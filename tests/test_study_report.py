@@ -230,6 +230,11 @@ def test_curves_differ_in_more_than_colour():
     assert len(styles) == len(members("C2"))
 
 
+def test_nothing_is_drawn_of_what_is_not_there():
+    figure = study_plots.learning_curves({}, members("C2"), KNN)
+    assert all(not ax.lines for ax in figure.axes)
+
+
 @pytest.mark.parametrize(("names", "drawn"), [([], 0), (["baseline"], 0), (["resnet34", "views8"], 1)])
 def test_curves_are_drawn_of_two_runs_or_more(monkeypatch, names, drawn):
     """Of one there is nothing to compare, and differences need the run that others are compared with."""

@@ -53,11 +53,8 @@ def uniform(seed: int, images: Tensor, views: Tensor, epoch: int | Tensor, n: in
         (B, n) float32, uniform in [0, 1).
     """
     block = torch.arange(-(-n // 4), device=images.device)  # each hash gives four numbers
-    key = (
-        images[:, None],
-        views[:, None] * 64 + block,
-        torch.zeros_like(block) + epoch,
-    )  # no read of a tensor
+    epochs = torch.zeros_like(block) + epoch  # full_like would read an epoch that is a tensor
+    key = (images[:, None], views[:, None] * 64 + block, epochs)
     hashed = pcg4d(*key, torch.full_like(block, seed))  # (B, blocks, 4)
     return (hashed.flatten(1)[:, :n] >> 8).float() / 2**24
 

@@ -34,7 +34,7 @@ def describe_environment(device: torch.device, precision: torch.dtype) -> dict[s
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
         "device_type": device.type,
-        "precision": str(precision).removeprefix("torch."),
+        "precision": dtype_name(precision),
         "threads": torch.get_num_threads(),
         "logical_cores": os.cpu_count(),
     }
@@ -61,6 +61,11 @@ def note_environment(path: Path, now: dict[str, Any]) -> None:
     changed = {key: value for key, value in now.items() if before.get(key) != value}
     if changed:
         write_json(path, before | {"resumed_with": [*before.get("resumed_with", []), changed]})
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As configurations have it: "float32"."""
+    return str(dtype).removeprefix("torch.")
 
 
 def processor_name() -> str:

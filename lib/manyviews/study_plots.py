@@ -39,9 +39,14 @@ def show_part(part: str, runs: dict[str, list[Run]], config: ClaimsConfig) -> No
     # A row that is the run it is compared with has that one's curve.
     against, *others = members(part)
     names = [against, *(name for name in others if not same_run(runs, name, against))]
-    if sum(name in runs for name in names) > 1:
+    if several(runs, names):
         curves = learning_curves(runs, names, MEASURE)
         show(curves, f"Learning curves of {part} against epochs and three kinds of cost", f"{part}_curves")
+
+
+def several(runs: dict[str, list[Run]], names: list[str]) -> bool:
+    """Whether two or more of these runs are there: one alone has nothing beside it."""
+    return sum(name in runs for name in names) > 1
 
 
 def learning_curves(runs: dict[str, list[Run]], names: list[str], measure: str) -> Figure:
@@ -140,7 +145,7 @@ def axes_of_scale(runs: dict[str, list[Run]], parts: dict[str, list[str]], measu
             for name in names
             if name in runs
         )
-        if len(points) > 1:
+        if several(runs, names):
             ax.plot(*zip(*points, strict=True), label=title, **style)
     ax.set(xscale="log", xlabel=COSTS["multiply_adds"][0], ylabel=f"{ACCURACIES[measure]} (%)")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
