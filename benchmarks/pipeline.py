@@ -14,6 +14,7 @@ from manyviews.files import read_json
 from manyviews.pipeline import PROCESS_SETTINGS
 
 IMPORT = "import manyviews.experiment"
+WHOLE, STEP = "imports of a whole run", "imports of training alone, its network and first step"
 FIRST_STEP = """
 from benchmarks.training import NETWORKS, ours, random_images
 network = NETWORKS[0]._replace(steps=1)
@@ -24,7 +25,7 @@ ours(network, random_images(network))[0].measure()
 def measure(repeats: int) -> list[dict[str, Any]]:
     """Seconds of each, in processes of their own."""
     rows = []
-    for name, code in (("import", IMPORT), ("import, network and first step", FIRST_STEP)):
+    for name, code in ((WHOLE, IMPORT), (STEP, FIRST_STEP)):
         seconds = [timed([sys.executable, "-c", code]) for _ in range(repeats)]
         rows.append(row(f"start-up: {name}", "ours", "s", seconds))
     whole, training = zip(*(study("--profile", "smoke") for _ in range(repeats)), strict=True)

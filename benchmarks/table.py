@@ -17,20 +17,23 @@ from manyviews.train import resolve_device, resolve_precision
 FOLDER = Path(__file__).parent
 RESULTS, README = FOLDER / "results.json", FOLDER / "README.md"
 BEGIN, END = "<!-- table: written by python -m benchmarks --readme -->", "<!-- end of table -->"
+OF_NETWORKS = ("training", "network", "growth")  # kept for each precision: it decides what they say
 NEAR, TIMES = 0.95, 3  # aims: of the rate of the network alone; of the rate of other recipes
 
 
 def measure(groups: Sequence[str], repeats: int) -> dict[str, Any]:
-    """Rows of each group, with what they were measured on."""
+    """Rows of each group, with what they were measured on; a group of networks names their precision."""
     results = {}
     for name in groups:
         print(f"measuring: {name}", file=sys.stderr, flush=True)
         group = importlib.import_module(f"benchmarks.{name}")
         device = resolve_device(getattr(group, "DEVICE", "auto"))
-        results[name] = {
+        environment = describe_environment(device, resolve_precision("auto", device))
+        title = f"{name}, {environment['precision']}" if name in OF_NETWORKS else name
+        results[title] = {
             "date": datetime.date.today().isoformat(),
             "repeats": repeats,
-            "environment": describe_environment(device, resolve_precision("auto", device)),
+            "environment": environment,
             "rows": group.measure(repeats),
         }
     return results
@@ -39,19 +42,18 @@ def measure(groups: Sequence[str], repeats: int) -> dict[str, Any]:
 def as_text(results: dict[str, Any]) -> str:
     """Markdown: for each group what it was measured on, and its table."""
     parts = []
-    for name, result in results.items():
-        parts += [f"### {name}", origin(name, result), table(result["rows"])]
-        parts += aims(result["rows"]) if name == "training" else []
+    for title, result in results.items():
+        parts += [f"### {title}", origin(result), table(result["rows"])]
+        parts += aims(result["rows"]) if title.startswith("training") else []
     return "\n\n".join(parts)
 
 
-def origin(name: str, result: dict[str, Any]) -> str:
+def origin(result: dict[str, Any]) -> str:
     """When and where a group was measured."""
     e = result["environment"]
-    networks = f", networks in {e['precision']}" if name in ("training", "network", "growth") else ""
     commit = (e["git_commit"] or "unknown")[:7] + (" with changes" if e["git_dirty"] else "")
     return (
-        f"{result['date']}, {e['device']}, {e['threads']} threads{networks}, torch {e['torch']}, "
+        f"{result['date']}, {e['device']}, {e['threads']} threads, torch {e['torch']}, "
         f"commit {commit}. Median (lowest to highest) of {result['repeats']} rounds."
     )
 

@@ -195,9 +195,11 @@ def final_mean(seeds: list[Run], measure: str) -> float:
 
 
 def _styles():
-    """Styles that differ in colour, marker and dash, over and over."""
+    """Styles that differ in colour, marker and dash; when they begin anew, the markers are open ones."""
     for place, (color, marker) in enumerate(cycle(CLASS_STYLES)):
-        yield {"color": color, "marker": marker, "markersize": 5, "linestyle": DASHES[place % len(DASHES)]}
+        inside = color if place < len(CLASS_STYLES) else "white"
+        dash = DASHES[place % len(DASHES)]
+        yield {"color": color, "marker": marker, "markersize": 5, "mfc": inside, "linestyle": dash}
 
 
 def _branch_styles():
