@@ -105,9 +105,11 @@ def run_notebook(notebook: str, output: Path, parameters: dict[str, Any], log: P
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Without time stamps and progress bars, so that equal results make equal files."""
+    """Without time stamps, drawn names and progress bars, so that equal results make equal files."""
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.id = "injected-parameters"  # papermill draws another each time
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
