@@ -46,6 +46,14 @@ def test_an_executed_notebook_is_kept_without_time_stamps_and_bars(notebooks):
     assert not (notebooks / "log.ipynb").exists()
 
 
+def test_a_notebook_executed_twice_is_the_same_file(notebooks):
+    make_notebook(notebooks, "good", "seed = 0", "print(seed)")
+    outputs = [notebooks / f"out/{time}.ipynb" for time in ("first", "second")]
+    for output in outputs:
+        run_notebook("good", output, {"seed": 3}, notebooks / "log.ipynb")
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
