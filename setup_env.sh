@@ -139,7 +139,7 @@ elif [ -e "$stamp" ]; then
 fi
 
 echo "Installing the packages of requirements.txt into $venv ($("$venv/bin/python" -V))."
-echo "The first time takes 2 minutes and a download: 3.2 GB on Linux (6 GB on disk), less on macOS."
+echo "The first time takes 2 to 4 minutes and a download: 3.2 GB on Linux (6 GB on disk), less on macOS."
 echo "Log: $log"
 run_pip -r "$root/requirements.txt"
 run_pip --no-deps --no-build-isolation -e "$root"  # built by the setuptools of requirements.txt

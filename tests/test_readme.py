@@ -8,16 +8,30 @@ from refresh_readme import BEGIN, README, with_results
 
 from manyviews import paths
 from manyviews.config import profile_names
+from manyviews.files import read_json
 
 
-def test_its_numbers_are_those_of_the_committed_results(monkeypatch):
+@pytest.fixture
+def _as_committed():
     git = ["git", "-C", str(paths.ROOT), "diff", "--quiet", "HEAD", "--", "results", "README.md"]
     if subprocess.run(git, check=False, capture_output=True).returncode:
         pytest.skip("results/ or README.md differ from the repository's, or there is no git")
+
+
+@pytest.mark.usefixtures("_as_committed")
+def test_its_numbers_are_those_of_the_committed_results(monkeypatch):
     monkeypatch.delenv("MANYVIEWS_RESULTS", raising=False)
     text = README.read_text(encoding="utf-8")
     assert BEGIN in text
     assert with_results(text) == text, "run tests/refresh_readme.py"
+
+
+@pytest.mark.usefixtures("_as_committed")
+def test_the_runs_of_the_demo_had_as_many_threads_as_it_says():
+    environments = list((paths.ROOT / "results/demo").glob("*/seed*/environment.json"))
+    assert len(environments) > 100
+    assert {read_json(path)["threads"] for path in environments} == {1}
+    assert "runs of `demo` in this repository had one thread each" in README.read_text(encoding="utf-8")
 
 
 def test_each_file_imports_only_what_stands_above_it():
