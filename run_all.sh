@@ -35,4 +35,4 @@ HELP
 done
 
 python=$("$root/setup_env.sh")
-exec "$python" -m manyviews.pipeline "$@"
+exec "$python" -m manyviews "$@"

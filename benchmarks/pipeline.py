@@ -14,6 +14,7 @@ from manyviews.files import read_json
 from manyviews.pipeline import PROCESS_SETTINGS
 
 IMPORT = "import manyviews.experiment"
+RUN_ALL = "import sys; from manyviews.pipeline import main; sys.exit(main())"  # in earlier commits too
 WHOLE, STEP = "imports of a whole run", "imports of training alone, its network and first step"
 FIRST_STEP = """
 from benchmarks.training import NETWORKS, ours, random_images
@@ -53,7 +54,7 @@ def study(*options: str, root: Path = paths.ROOT) -> tuple[float, float]:
     """
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results"
-        command = [sys.executable, "-m", "manyviews.pipeline", *options, "--results", str(results)]
+        command = [sys.executable, "-c", RUN_ALL, *options, "--results", str(results)]
         whole = timed(command, root, MANYVIEWS_DATA=str(Path(folder) / "data"))
         environments = results.glob("*/*/seed*/environment.json")
         training = sum(read_json(path)["wall_time_s"] for path in environments)

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -332,3 +333,18 @@ def test_the_script_passes_on_options_and_exit_status():
     )
     assert done.returncode == 2
     assert "choose one of: demo, paper, smoke, tiny-imagenet, tiny-imagenet-quick" in done.stderr
+
+
+def test_a_mistake_in_the_runs_is_told_without_a_traceback(tmp_path):
+    """runs.yaml is read on import, before any option is."""
+    runs = (paths.NOTEBOOKS / "runs.yaml").read_text(encoding="utf-8")
+    (tmp_path / "runs.yaml").write_text(runs.replace("n_views:", "n_view:", 1), encoding="utf-8")
+    start = (
+        "import pathlib, runpy, sys; from manyviews import paths; paths.NOTEBOOKS = pathlib.Path(sys.argv[1])"
+    )
+    start += "; sys.argv[1:] = []; runpy.run_module('manyviews', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", start, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"{tmp_path / 'runs.yaml'}: " in done.stderr
+    assert "did you mean 'n_views'" in done.stderr

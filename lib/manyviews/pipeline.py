@@ -353,7 +353,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for failure in failures:
             say(f"- {failure}")
     return 1 if failures else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

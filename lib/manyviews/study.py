@@ -92,6 +92,7 @@ def run_jobs(jobs: Sequence[Job], shared: Mapping[str, Any], at_once: int | None
             for number, task in enumerate(as_completed(tasks), 1):
                 name, seed = tasks[task]
                 outcome = _outcome(task)
+                bar.clear()  # or the line would begin behind it
                 print(f"[{number}/{len(jobs)}] {name} seed {seed}: {outcome or 'done'}", flush=True)
                 failures += [f"{name} seed {seed}: {outcome}"] if outcome else []
                 bar.update(work[name])
