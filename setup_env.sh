@@ -86,7 +86,8 @@ run_pip() {
     (
         while sleep 15 && kill -0 $$ 2>/dev/null; do
             now=$(grep -E '^ *(Collecting|Downloading|Processing|Building|Installing) ' "$log" | tail -n 1 || true)
-            echo "  $((SECONDS / 60)) min $((SECONDS % 60)) s: ${now:0:70}"
+            size=$(du -sh "$venv" 2>/dev/null | cut -f 1 || true)  # files come and go
+            echo "  $((SECONDS / 60)) min $((SECONDS % 60)) s, $size on disk: ${now:0:60}"
         done
     ) 3>&- 9>&- &
     local ticker=$!

@@ -6,9 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks import guard, table
-
-GROUPS = ("training", "views", "network", "growth", "pipeline", "before", "probes")
+from benchmarks import guard
+from benchmarks.table import GROUPS, as_text, keep, measure
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -18,6 +17,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds, default 5")
     parser.add_argument("--readme", action="store_true", help="keep the results; write README.md's table")
     options = parser.parse_args()
+    if options.repeats < 1:
+        parser.error(f"--repeats takes a whole number from 1, not {options.repeats}")
+    if "guard" in options.cases and (len(options.cases) > 1 or options.json or options.readme):
+        parser.error("guard stands alone: it measures nothing that could be kept")
     unknown = set(options.cases) - {"guard", *GROUPS}
     if unknown:
         parser.error(f"unknown case '{min(unknown)}'; choose among: guard, {', '.join(GROUPS)}")
@@ -29,12 +32,12 @@ def main() -> int:
     options = parse_arguments()
     if "guard" in options.cases:
         return guard.check(options.repeats)
-    results = table.measure(options.cases or GROUPS, options.repeats)
-    print(table.as_text(results))
+    results = measure(options.cases or GROUPS, options.repeats)
+    print(as_text(results))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if options.readme:
-        table.keep(results)
+        keep(results)
     return 0
 
 

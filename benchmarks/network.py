@@ -5,13 +5,12 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import Contender, interleaved, rate, row
-from benchmarks.training import NETWORKS, Network, make_config, ours, random_images
+from benchmarks.training import BATCH, NETWORKS, Network, ours, random_images
 from manyviews.environment import dtype_name
-from manyviews.experiment import PASSES_OF_A_TRAINING_STEP
-from manyviews.models import count_multiply_adds
-from manyviews.train import make_model, resolve_device, resolve_precision
+from manyviews.train import resolve_device, resolve_precision
 
 SIDES = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product gives the peak
 KINDS = {  # of operations, by the names that torch gives them
@@ -22,35 +21,31 @@ KINDS = {  # of operations, by the names that torch gives them
 
 
 def measure(repeats: int) -> list[dict[str, Any]]:
-    """Peaks of matrix products, the rate of each network, and the share of each kind of operation."""
+    """Rates of each network and, in turn, of matrix products; and the share of each kind of operation."""
     device = resolve_device("auto")
     precision = resolve_precision("auto", device)  # of the networks
-    measured = interleaved("peak of matrix products", "GFLOP/s", peaks(device, precision), repeats)
-    peak = measured[0]["median"]
+    products = [product(dtype, device) for dtype in dict.fromkeys((precision, torch.float32))]
+    measured = []
     for network in NETWORKS:
         contender, work = network_alone(network)
-        rows = interleaved(f"network: {network}", "GFLOP/s", [contender], repeats)
-        rows[0]["note"] = f"{100 * rows[0]['median'] / peak:.0f} % of the peak in {dtype_name(precision)}"
-        measured += rows + (shares(network, work, repeats) if device.type == "cpu" else [])
+        measured += interleaved(f"network: {network}", "GFLOP/s", [contender, *products], repeats)
+        measured += shares(network, work, repeats) if device.type == "cpu" else []
     return measured
 
 
-def peaks(device: torch.device, precision: torch.dtype) -> list[Contender]:
-    """The networks' precision first, and float32. An emulated bfloat16 would be no peak."""
-
-    def product(dtype: torch.dtype) -> Contender:
-        side = SIDES[device.type]
-        a = torch.ones(side, side, dtype=dtype, device=device)
-        return Contender(dtype_name(dtype), rate(lambda: [a @ a for _ in range(10)], 10 * 2 * side**3 / 1e9))
-
-    return [product(dtype) for dtype in dict.fromkeys((precision, torch.float32))]
+def product(dtype: torch.dtype, device: torch.device) -> Contender:
+    """The peak: a product of two large square matrices. Emulated bfloat16 would be none and is not asked."""
+    side = SIDES[device.type]
+    a = torch.ones(side, side, dtype=dtype, device=device)
+    return Contender(f"matrix product, {dtype_name(dtype)}", rate(lambda: a @ a, 2 * side**3 / 1e9, least=1))
 
 
 def network_alone(network: Network) -> tuple[Contender, Callable[[], float]]:
-    """The training step on a ready batch, in GFLOP/s of forward, backward and weight gradients."""
+    """The training step on a ready batch, in GFLOP/s of its products and convolutions."""
     _, alone = ours(network, random_images(network))
-    model = make_model(make_config(network))
-    flops = 2 * PASSES_OF_A_TRAINING_STEP * count_multiply_adds(model, network.size)
+    with FlopCounterMode(display=False) as counter:
+        alone.measure()
+    flops = counter.get_total_flops() / (network.steps * 2 * BATCH)  # of a view
     return Contender("ours, network alone", lambda: alone.measure() * flops / 1e9), alone.measure
 
 

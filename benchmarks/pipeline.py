@@ -15,8 +15,9 @@ from manyviews.pipeline import PROCESS_SETTINGS
 
 IMPORT = "import manyviews.experiment"
 RUN_ALL = "import sys; from manyviews.pipeline import main; sys.exit(main())"  # in earlier commits too
-WHOLE, STEP = "imports of a whole run", "imports of training alone, its network and first step"
-FIRST_STEP = """
+WHOLE, STEP = "imports of a run", "the same, a network and its first step"
+FIRST_STEP = f"""
+{IMPORT}
 from benchmarks.training import NETWORKS, ours, random_images
 network = NETWORKS[0]._replace(steps=1)
 ours(network, random_images(network))[0].measure()
@@ -41,9 +42,10 @@ def timed(command: list[str], root: Path = paths.ROOT, **variables: str) -> floa
     """Seconds of a command that uses the code under `root`, which itself sets what its kernels need."""
     inherited = {name: value for name, value in os.environ.items() if name not in PROCESS_SETTINGS}
     environment = inherited | {"PYTHONPATH": str(root / "lib"), **variables}
-    output = subprocess.DEVNULL
     started = time.perf_counter()
-    subprocess.run(command, check=True, cwd=root, env=environment, stdout=output, stderr=output)
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr[-2000:]}")
     return time.perf_counter() - started
 
 

@@ -1,5 +1,6 @@
 """Real features for the benchmark of the probes: Tiny-ImageNet through a trained and an untrained network."""
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 from manyviews.config import DataConfig, NetworkConfig, RunConfig, TrainingConfig, ViewConfig
 from manyviews.data import load_dataset
 from manyviews.evaluation import extract_features
+from manyviews.files import replacing
 from manyviews.train import Trainer, make_model
 
 CONFIG = RunConfig(
@@ -30,9 +32,10 @@ BATCH = 512  # images
 
 
 def cache() -> Path:
-    """Where features are kept: $MANYVIEWS_BENCHMARK_CACHE, or a folder among the temporary files."""
+    """Where features of this configuration are kept: $MANYVIEWS_BENCHMARK_CACHE, or the temporary files."""
     default = Path(tempfile.gettempdir()) / "manyviews-benchmarks"
-    return Path(os.environ.get("MANYVIEWS_BENCHMARK_CACHE") or default)
+    recipe = hashlib.sha256(CONFIG.model_dump_json().encode()).hexdigest()
+    return Path(os.environ.get("MANYVIEWS_BENCHMARK_CACHE") or default) / recipe[:12]
 
 
 def load(backbone: str) -> dict[str, np.ndarray]:
@@ -49,8 +52,9 @@ def load(backbone: str) -> dict[str, np.ndarray]:
     """
     path = cache() / f"features-{backbone}.npz"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **_make(backbone))
+        features = _make(backbone)
+        with replacing(path) as new, new.open("wb") as file:
+            np.savez(file, **features)
     with np.load(path) as file:
         return dict(file)
 

@@ -3,7 +3,7 @@
 import datetime
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from manyviews.train import resolve_device, resolve_precision
 FOLDER = Path(__file__).parent
 RESULTS, README = FOLDER / "results.json", FOLDER / "README.md"
 BEGIN, END = "<!-- table: written by python -m benchmarks --readme -->", "<!-- end of table -->"
+GROUPS = ("training", "views", "network", "growth", "pipeline", "before", "probes")
 OF_NETWORKS = ("training", "network", "growth")  # kept for each precision: it decides what they say
+ALONE = "ours, network alone"
 NEAR, TIMES = 0.95, 3  # aims: of the rate of the network alone; of the rate of other recipes
 
 
@@ -40,12 +42,30 @@ def measure(groups: Sequence[str], repeats: int) -> dict[str, Any]:
 
 
 def as_text(results: dict[str, Any]) -> str:
-    """Markdown: for each group what it was measured on, and its table."""
-    parts = []
-    for title, result in results.items():
-        parts += [f"### {title}", origin(result), table(result["rows"])]
-        parts += aims(result["rows"]) if title.startswith("training") else []
+    """Markdown: what was found, and for each group what it was measured on, and its table."""
+    titles = sorted(results, key=lambda title: (GROUPS.index(title.split(",")[0]), title))
+    parts = ["### In short", in_short({title: results[title]["rows"] for title in titles})]
+    for title in titles:
+        rows = results[title]["rows"]
+        parts += [f"### {title}", origin(results[title]), table(rows)]
+        parts += aims(rows) if title.startswith("training") else []
     return "\n\n".join(parts)
+
+
+def in_short(groups: dict[str, list[dict[str, Any]]]) -> str:
+    """How many times as fast ours is as each contender, over the cases of a group."""
+    lines = []
+    for title, rows in groups.items():
+        compared = [row for row in rows if "times" in row]
+        for name in dict.fromkeys(row["contender"] for row in compared):
+            times = [row["times"]["median"] for row in compared if row["contender"] == name]
+            lines.append([title, name, numbers(min(times), max(times)), len(times)])
+    headers = ("group", "ours, in rate or time, beside", "times as fast", "cases")
+    return tabulate(lines, headers, tablefmt="github", disable_numparse=True)
+
+
+def numbers(low: float, high: float) -> str:
+    return f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
 
 
 def origin(result: dict[str, Any]) -> str:
@@ -59,31 +79,36 @@ def origin(result: dict[str, Any]) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A line for each row; the first of a case is compared with the others."""
+    """A line for each row; where they compete, the last column says how the first of a case compares."""
     lines = []
     for case, group in groupby(rows, by_case):
         first, *others = group
-        lines.append([case, *cells(first), ""])
-        lines += [["", *cells(other), ratio(first, other)] for other in others]
+        lines.append([case, *cells(first), ratio(first)])
+        lines += [["", *cells(other), ratio(other)] for other in others]
     headers = ("case", "who or what", "measured", "unit", "note", "first against this")
     return tabulate(lines, headers, tablefmt="github", disable_numparse=True)
 
 
 def aims(rows: list[dict[str, Any]]) -> list[str]:
-    """A line for each aim: where it was reached, and what free views could reach."""
-    cases = [{row["contender"]: row["median"] for row in of_case} for _, of_case in groupby(rows, by_case)]
-    near = sum(case["ours"] >= NEAR * case["ours, network alone"] for case in cases)
-    lines = [f"Aim: {NEAR} of the network alone. Reached in {near} of {len(cases)} cases."]
-    for rival in (name for name in cases[0] if not name.startswith("ours")):
-        measured = [case for case in cases if case[rival] is not None]
-        if measured:
-            now = [case["ours"] / case[rival] for case in measured]
-            most = [case["ours, network alone"] / case[rival] for case in measured]
-            lines.append(
-                f"Aim: {TIMES} times {rival}. Reached in {sum(r >= TIMES for r in now)} of {len(now)} cases; "
-                f"if our views cost nothing, it would be {min(most):.2f} to {max(most):.2f} times."
-            )
+    """A line for each aim: in how many cases it was reached, and what free views could reach."""
+    alone = {row["case"]: row["times"] for row in rows if row["contender"] == ALONE}
+    lines = [f"Aim: {NEAR} of the network alone. {reached(alone.values(), NEAR)}"]
+    rivals = [row for row in rows if "times" in row and not row["contender"].startswith("ours")]
+    for rival in dict.fromkeys(row["contender"] for row in rivals):
+        found = {row["case"]: row["times"] for row in rivals if row["contender"] == rival}
+        free = [times["median"] / alone[case]["median"] for case, times in found.items()]
+        lines.append(
+            f"Aim: {TIMES} times {rival}. {reached(found.values(), TIMES)} If our views cost nothing, it "
+            f"would be {numbers(min(free), max(free))} times."
+        )
     return lines
+
+
+def reached(found: Collection[dict[str, float]], aim: float) -> str:
+    """In how many cases all rounds reach the aim, and in how many only some."""
+    sure = sum(times["low"] >= aim for times in found)
+    open_ = sum(times["low"] < aim <= times["high"] for times in found)
+    return f"Reached in {sure} of {len(found)} cases, undecided in {open_}."
 
 
 def by_case(row: dict[str, Any]) -> str:
@@ -93,19 +118,19 @@ def by_case(row: dict[str, Any]) -> str:
 def cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
     if row["median"] is None:
         return row["contender"], "", "", row["note"]
-    numbers = [
-        f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-        for value in (row["median"], row["low"], row["high"])
-    ]
-    return row["contender"], "{} ({} to {})".format(*numbers), row["unit"], row["note"]
+    median, low, high = (
+        f"{row[key]:,.0f}" if row[key] >= 1000 else f"{row[key]:.3g}" for key in ("median", "low", "high")
+    )
+    measured = median if low == high else f"{median} ({low} to {high})"
+    return row["contender"], measured, row["unit"], row["note"]
 
 
-def ratio(first: dict[str, Any], other: dict[str, Any]) -> str:
-    """How many times as fast the first is: its rate over the other's, or the other's time over its own."""
-    if first["unit"] not in ("views/s", "s") or None in (first["median"], other["median"]):
+def ratio(row: dict[str, Any]) -> str:
+    """How many times as fast the first of the case is; see timing.times_as_fast."""
+    if "times" not in row:
         return ""
-    times = first["median"] / other["median"]
-    return f"{times if first['unit'] == 'views/s' else 1 / times:.2f}x"
+    median, low, high = (f"{row['times'][key]:.2f}" for key in ("median", "low", "high"))
+    return f"{median}x" if low == high else f"{median}x ({low} to {high})"
 
 
 def keep(results: dict[str, Any]) -> None:

@@ -23,15 +23,17 @@ class Contender(NamedTuple):
     note: str = ""
 
 
-def rate(work: Callable[[], Any], amount: float) -> Callable[[], float]:
-    """A measure: amount of work for each second."""
+def rate(work: Callable[[], Any], amount: float, least: float = 0) -> Callable[[], float]:
+    """A measure: amount of work for each second, over so many calls as take `least` seconds."""
 
     def measured() -> float:
-        started = time.perf_counter()
-        work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return amount / (time.perf_counter() - started)
+        started, calls, seconds = time.perf_counter(), 0, 0.0
+        while calls == 0 or seconds < least:
+            work()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            calls, seconds = calls + 1, time.perf_counter() - started
+        return calls * amount / seconds
 
     return measured
 
@@ -41,29 +43,39 @@ def interleaved(case: str, unit: str, contenders: Sequence[Contender], repeats: 
     for contender in contenders:
         contender.measure()
     rounds = [[contender.measure() for contender in contenders] for _ in range(repeats)]
-    return [
-        row(case, c.name, unit, values, c.note)
-        for c, values in zip(contenders, zip(*rounds, strict=True), strict=True)
-    ]
+    first, *others = zip(*rounds, strict=True)
+    rows = [row(case, contenders[0].name, unit, first, contenders[0].note)]
+    for contender, values in zip(contenders[1:], others, strict=True):
+        other = row(case, contender.name, unit, values, contender.note)
+        rows.append(other | times_as_fast(first, values, unit))
+    return rows
 
 
 def row(case: str, name: str, unit: str, values: Sequence[float], note: str = "") -> dict[str, Any]:
-    """Median, lowest and highest of a contender's values."""
-    return {
-        "case": case,
-        "contender": name,
-        "unit": unit,
-        "median": statistics.median(values),
-        "low": min(values),
-        "high": max(values),
-        "note": note,
-    }
+    """A contender's values."""
+    return {"case": case, "contender": name, "unit": unit, "note": note, **spread(values)}
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, lowest and highest."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def times_as_fast(first: Sequence[float], other: Sequence[float], unit: str) -> dict[str, Any]:
+    """How many times as fast the first of a case is, round by round: what disturbs a round disturbs both.
+
+    Args:
+        first, other: their values in the same rounds.
+        unit: a rate, or seconds.
+    """
+    pairs = zip(other, first, strict=True) if unit == "s" else zip(first, other, strict=True)
+    return {"times": spread([a / b for a, b in pairs])}
 
 
 def missing(case: str, name: str, unit: str, why: str = "not installed") -> dict[str, Any]:
     """The row of a contender that cannot be measured here."""
     numbers = dict.fromkeys(("median", "low", "high"))
-    return {"case": case, "contender": name, "unit": unit, **numbers, "note": why}
+    return {"case": case, "contender": name, "unit": unit, "note": why, **numbers}
 
 
 def is_installed(package: str) -> bool:

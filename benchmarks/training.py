@@ -55,8 +55,9 @@ def rows(network: Network, repeats: int) -> list[dict[str, Any]]:
     """One case: the same network, batch and temperature for all."""
     case, unit = f"training: {network}", "views/s"
     device = resolve_device("auto")
-    # So that each of the other recipes' workers makes a batch.
-    network = network._replace(steps=max(network.steps, torch.get_num_threads()))
+    # Other recipes wait for the first batch of their workers. The steps of a GPU are short beside that.
+    per_worker = 4 if device.type == "cuda" else 1
+    network = network._replace(steps=max(network.steps, per_worker * torch.get_num_threads()))
     images = random_images(network)
     contenders, absent = ours(network, images), []
     if device.type == "cuda":
@@ -94,7 +95,8 @@ def make_config(network: Network) -> RunConfig:
 def make_trainer(config: RunConfig, images: Tensor) -> Trainer:
     """Our trainer, with nothing to evaluate."""
     labels = torch.zeros(len(images), dtype=torch.int64)
-    return Trainer(config, images, labels, Path(tempfile.gettempdir()), lambda _: {})
+    with tempfile.TemporaryDirectory() as folder:  # only looked into, for a checkpoint
+        return Trainer(config, images, labels, Path(folder), lambda _: {})
 
 
 def ours(network: Network, images: Tensor) -> list[Contender]:

@@ -1,22 +1,54 @@
 """The benchmarks' tables: which way a ratio goes, and what is told of a contender that is not there."""
 
+import re
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from benchmarks import guard, probes, table
-from benchmarks.timing import Contender, interleaved, missing, row
+from benchmarks.timing import Contender, interleaved, missing, rate, row
 
 
 def line_of(name: str, rows: list[dict]) -> str:
     return next(line for line in table.table(rows).splitlines() if name in line)
 
 
+def compete(case: str, unit: str, rounds: dict[str, list[float]]) -> list[dict]:
+    """Rows of contenders with given values, one for each round."""
+    contenders = [Contender(name, iter([0.0, *values]).__next__) for name, values in rounds.items()]
+    return interleaved(case, unit, contenders, len(next(iter(rounds.values()))))
+
+
 @pytest.mark.parametrize(("unit", "ours", "theirs"), [("views/s", 600.0, 200.0), ("s", 2.0, 6.0)])
 def test_three_times_as_fast_is_written_so(unit, ours, theirs):
-    rows = [row("case", name, unit, [value]) for name, value in (("ours", ours), ("other", theirs))]
-    assert "3.00x" in line_of("other", rows)
+    rows = compete("case", unit, {"ours": [ours], "other": [theirs]})
+    assert line_of("other", rows).rstrip(" |").endswith(" 3.00x")
+
+
+def test_what_slows_a_round_does_not_change_the_ratio():
+    """The machine runs at half its pace in the second round, and both with it."""
+    rows = compete("case", "views/s", {"ours": [400.0, 200.0, 404.0], "other": [200.0, 100.0, 200.0]})
+    assert rows[1]["times"] == {"median": 2.0, "low": 2.0, "high": 2.02}
+    assert "2.00x (2.00 to 2.02)" in line_of("other", rows)
+
+
+def test_rows_that_do_not_compete_are_not_compared():
+    rows = [row("growth", name, "s", [value]) for name, value in (("images: 1", 1.0), ("images: 4", 4.0))]
+    assert "x |" not in line_of("images: 4", rows)
+
+
+def test_a_single_measurement_shows_no_spread():
+    assert "| 1.5 " in line_of("once", [row("case", "once", "s", [1.5])])
+    assert "| 1.5 (1 to 2) " in line_of("often", [row("case", "often", "s", [1.0, 1.5, 2.0])])
+
+
+def test_a_measurement_lasts_as_long_as_it_must():
+    calls = []
+    per_second = rate(lambda: calls.append(time.sleep(0.01)), amount=3, least=0.1)()
+    assert 5 <= len(calls) <= 10
+    assert 100 < per_second <= 300
 
 
 def test_a_package_that_is_missing_is_shown():
@@ -27,19 +59,20 @@ def test_a_package_that_is_missing_is_shown():
 
 
 def test_aims_are_judged_from_the_numbers():
-    """500 views a second of 510 are near; 3.3 times another's rate reaches the aim, 2 times misses it."""
-    cases = {"a": (500, 510, 150, None), "b": (400, 600, 200, 100)}
-    names = ("ours", "ours, network alone", "lightly's recipe", "PIL recipe, bfloat16")
+    """500 views a second of 510 are near, 3.3 times another's rate reach the aim, 2 times miss it."""
+    ours, alone, lightly, pil = "ours", "ours, network alone", "lightly's recipe", "PIL recipe, bfloat16"
     rows = [
-        missing(case, name, "views/s") if value is None else row(case, name, "views/s", [value])
-        for case, values in cases.items()
-        for name, value in zip(names, values, strict=True)
+        *compete("a", "views/s", {ours: [500, 500], alone: [510, 510], lightly: [150, 150]}),
+        missing("a", pil, "views/s"),
+        *compete("b", "views/s", {ours: [400, 400], alone: [600, 600], lightly: [200, 200], pil: [100, 140]}),
     ]
-    near, lightly, pil = table.aims(rows)
-    assert "Reached in 1 of 2" in near
-    assert "Reached in 1 of 2" in lightly
-    assert "3.00 to 3.40 times" in lightly
-    assert "Reached in 1 of 1" in pil
+    of_network, of_lightly, of_pil = table.aims(rows)
+    assert "Reached in 1 of 2 cases, undecided in 0." in of_network
+    assert "Reached in 1 of 2 cases, undecided in 0." in of_lightly
+    assert "3.00 to 3.40 times" in of_lightly
+    assert "Reached in 0 of 1 cases, undecided in 1." in of_pil
+    summary = table.in_short({"training": rows})
+    assert re.search(r"training +\| lightly's recipe +\| 2.00 to 3.33 +\| 2 ", summary)
 
 
 def test_contenders_take_turns_and_the_first_round_does_not_count():
@@ -65,13 +98,12 @@ def test_new_results_keep_those_of_other_groups(tmp_path, monkeypatch):
     monkeypatch.setattr(table, "RESULTS", tmp_path / "results.json")
     group = SimpleNamespace(measure=lambda repeats: [])
     monkeypatch.setattr(table.importlib, "import_module", lambda _: group)
-    for name in ("one", "two"):
+    for name in ("probes", "views"):
         table.keep(table.measure([name], repeats=1))
     text = readme.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "### one" in text
-    assert "### two" in text
+    assert text.index("### views") < text.index("### probes")
     assert "old" not in text
 
 
@@ -85,9 +117,9 @@ def test_the_probes_are_compared_on_the_same_features(monkeypatch):
     monkeypatch.setattr(probes, "SIZES", ((3, 20),))
     rows = probes.measure(repeats=1)
     assert [r["contender"] for r in rows[:4]] == [
-        "manyviews",
+        "ours",
         "scikit-learn",
-        "manyviews",
+        "ours",
         "scikit-learn, as in the report",
     ]
     assert rows[1]["note"].startswith("20 of 20 predictions equal to ours")

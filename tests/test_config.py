@@ -150,7 +150,7 @@ def test_a_bad_profile_is_named(tmp_path, monkeypatch, content, message):
 
 
 def test_an_unknown_profile_lists_the_valid_ones():
-    with pytest.raises(ConfigError, match="unknown profile 'dmo'; choose one of: demo, paper, smoke"):
+    with pytest.raises(ConfigError, match=r"unknown profile 'dmo'; did you mean 'demo'\? choose one of: "):
         load_profile("dmo")
 
 

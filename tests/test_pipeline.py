@@ -9,10 +9,11 @@ import sys
 import nbformat
 import pytest
 
-from manyviews import paths, pipeline
+from manyviews import options, paths, pipeline
 from manyviews.config import load_profile, profile_names
 from manyviews.files import write_json
-from manyviews.pipeline import NotebookFailed, main, parse_arguments, run_notebook
+from manyviews.options import parse_arguments
+from manyviews.pipeline import NotebookFailed, main, run_notebook
 from manyviews.rows import ROWS, configure
 from manyviews.study import default_jobs
 
@@ -117,16 +118,22 @@ def test_an_unknown_parameter_is_fatal_in_a_real_notebook(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--profile", "dmo"], "unknown profile 'dmo'; choose one of: demo, paper, smoke"),
+        (
+            ["--profile", "dmo"],
+            r"unknown profile 'dmo'; did you mean 'demo'\? choose one of: demo, paper, smoke",
+        ),
         (
             ["--runs", "baseline,view8"],
-            "unknown run 'view8'; choose among: baseline, resnet34, views8, supervised, resnet34_long",
+            r"unknown run 'view8'; did you mean 'views8'\? choose among: baseline, resnet34, views8",
         ),
-        (["--study", "control"], "unknown study 'control'; choose among: controls, scaling"),
+        (
+            ["--study", "control"],
+            r"unknown study 'control'; did you mean 'controls'\? choose among: controls, ",
+        ),
         (["--study", "controls", "--runs", "baseline"], "not allowed with"),
         (["--jobs", "0"], "--jobs takes a whole number from 1"),
         (["--seeds", "0,x"], "--seeds takes whole numbers"),
-        (["--seeds", "-1"], "--seeds"),
+        (["--seeds", "-1"], "--seeds takes whole numbers from 0, such as 0,1,2, not '-1'"),
         (["--sed", "1"], "unrecognized arguments|ambiguous|--sed"),
     ],
 )
@@ -135,6 +142,16 @@ def test_a_wrong_option_lists_the_valid_ones(arguments, message, capsys):
         parse_arguments(arguments)
     assert stopped.value.code == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_options_are_checked_without_the_libraries_of_training():
+    """They take seconds to import, for which a mistyped name need not wait."""
+    command = [sys.executable, "-X", "importtime", "-m", "manyviews", "--profile", "dmo"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
+    assert "manyviews.options" in imported
+    assert not {"torch", "pandas", "papermill", "matplotlib"} & imported
 
 
 def test_seeds_default_to_the_profiles():
@@ -214,7 +231,7 @@ def test_force_repeats_a_study_that_was_made_with_another_configuration(executed
     profile = load_profile("smoke")
     pipeline.run_jobs([(name, 0) for name in ROWS], profile)
     changed = profile | {"training": profile["training"] | {"temperature": 0.3}}
-    monkeypatch.setattr(pipeline, "load_profile", lambda name: changed)
+    monkeypatch.setattr(options, "load_profile", lambda name: changed)
     assert main(["--profile", "smoke", "--study", "controls"]) == 2
     assert "temperature is 0.2 there and 0.3 here" in capsys.readouterr().out
     executed.clear()
@@ -226,7 +243,7 @@ def test_force_repeats_a_study_that_was_made_with_another_configuration(executed
 def test_a_study_that_cannot_be_made_is_an_error_before_any_work(executed, monkeypatch, capsys):
     profile = load_profile("smoke")
     profile["training"] = profile["training"] | {"batch_size": 18}
-    monkeypatch.setattr(pipeline, "load_profile", lambda name: profile)
+    monkeypatch.setattr(options, "load_profile", lambda name: profile)
     assert main(["--profile", "smoke", "--study", "controls"]) == 2
     assert executed == []
     assert "run 'k8_pairs' in profile 'smoke'" in capsys.readouterr().out

@@ -2,18 +2,22 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from manyviews import paths, study
-from manyviews.config import ConfigError
-from manyviews.files import read_json, write_json
-from manyviews.results import forget, has_numbers, is_finished, run_lock
+from manyviews.config import ConfigError, RunConfig
+from manyviews.files import read_json, write_json, write_table
+from manyviews.results import forget, has_numbers, is_finished, partial_folder, run_lock
 from manyviews.rows import configure
 from manyviews.study import missing_jobs, run_jobs, training_work
 
@@ -102,7 +106,7 @@ def test_two_processes_make_runs_and_one_that_fails_keeps_none_from_running():
 
 def test_a_run_that_another_process_has_is_left_to_it():
     with run_lock(paths.run_folder("study", "frozen2", 0)):
-        assert study.run_job("frozen2", 0, SHARED) == ""
+        assert study.run_job(configure("frozen2", SHARED)) == ""
     assert missing_jobs(["frozen2"], SHARED, [0]) == [("frozen2", 0)]
 
 
@@ -147,8 +151,40 @@ def alive(pid: int) -> bool:
         return False
 
 
+def test_the_bar_follows_the_epochs_of_a_run_and_starts_where_the_run_stands(monkeypatch, capsys):
+    """A run of hours is not silent until its end, and what was there before is not taken for speed."""
+    monkeypatch.setattr(study, "SECONDS_BETWEEN_LOOKS", 0.05)
+    config = configure("frozen2", SHARED)
+    assert config.training.epochs == 8
+    assert study.share_done(config) == 0
+    leave_metrics(config, epochs=2)
+    task: Future[str] = Future()
+
+    def train() -> None:
+        time.sleep(1)
+        leave_metrics(config, epochs=4)
+        time.sleep(1)
+        task.set_result("")
+
+    threading.Thread(target=train).start()
+    assert study._follow({task: ("frozen2", 0)}, {("frozen2", 0): config}) == []
+    printed = capsys.readouterr()
+    shown = [int(percent) for percent in re.findall(r"(\d+)%", printed.err)]
+    assert shown == sorted(shown)
+    assert list(dict.fromkeys(shown)) == [25, 50, 100]
+    assert printed.out == "[1/1] frozen2 seed 0: done\n"
+
+
+def leave_metrics(config: RunConfig, epochs: int) -> None:
+    """What a run that is at work leaves after some epochs."""
+    folder = partial_folder(paths.run_folder(config.profile, config.run, config.seed))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_table(pd.DataFrame({"epoch": range(epochs + 1)}), folder / "metrics.csv")
+
+
 def test_longer_and_larger_runs_count_for_more_work():
-    work = {name: training_work(name, SHARED) for name in ("baseline", "length_2", "width_2", "images_half")}
+    names = ("baseline", "length_2", "width_2", "images_half")
+    work = {name: training_work(configure(name, SHARED)) for name in names}
     assert work["length_2"] == 2 * work["baseline"]
     assert work["images_half"] == 2 * work["baseline"]  # four times the epochs on half the images
     assert work["width_2"] > 2 * work["baseline"]

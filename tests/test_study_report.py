@@ -224,6 +224,23 @@ def test_figures_label_their_axes(name):
     assert "(%)" in first.get_ylabel() or all(tick.get_text() for tick in first.get_yticklabels())
 
 
+@pytest.mark.parametrize("name", ["contrasts", "effects", "claims"])
+def test_figures_of_differences_tell_their_intervals_apart(name):
+    """Without the page's text: what the two lines are, and of how many seeds."""
+    (legend,) = FIGURES[name]().legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert {"over seeds", "over images"} <= set(texts)
+    assert len(texts) == len(set(texts))
+    assert legend.get_title().get_text() == "95% intervals, n = 3 seed(s)"
+
+
+def test_of_one_seed_there_is_an_interval_over_images_alone():
+    found = contrasts(made_up_runs({"baseline": [0.5], "baseline_joint": [0.6]}), "C11", KNN, 0.02)
+    (legend,) = study_plots.draw_contrasts(found, 0.02).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["within 2 points", "over images"]
+    assert legend.get_title().get_text() == "95% intervals, n = 1 seed(s)"
+
+
 def test_curves_differ_in_more_than_colour():
     figure = study_plots.learning_curves(ALL, members("C2"), KNN)
     styles = {(line.get_linestyle(), line.get_marker()) for line in figure.axes[0].lines}

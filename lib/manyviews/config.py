@@ -6,7 +6,7 @@ A profile (notebooks/profiles/*.yaml) names only what departs from it.
 import ast
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
@@ -255,9 +255,13 @@ def _known_names(location: tuple[str | int, ...], section: type[BaseModel]) -> s
         if get_origin(section) is dict:  # what follows is one of its keys
             section = get_args(section)[1]
     names = list(section.model_fields)
-    close = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}Known: {', '.join(names)}"
+    return f"{suggest(str(location[-1]), names)}Known: {', '.join(names)}"
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """A question after a mistyped name; empty where none of the known ones is like it."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'? " if close else ""
 
 
 def profile_names() -> list[str]:
@@ -271,9 +275,11 @@ def load_profile(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: no such profile, or a value that no run can use; names the file and the key.
     """
-    path = paths.PROFILES / f"{name}.yaml"
-    if name not in profile_names():
-        raise ConfigError(f"unknown profile '{name}'; choose one of: {', '.join(profile_names())}")
+    path, known = paths.PROFILES / f"{name}.yaml", profile_names()
+    if name not in known:
+        raise ConfigError(
+            f"unknown profile '{name}'; {suggest(name, known)}choose one of: {', '.join(known)}"
+        )
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

@@ -1,6 +1,5 @@
 """Run a profile's notebooks with papermill and write the report: what run_all.sh calls."""
 
-import argparse
 import logging
 import os
 import re
@@ -16,10 +15,10 @@ from nbconvert import HTMLExporter, MarkdownExporter
 from papermill.exceptions import PapermillExecutionError
 
 from manyviews import paths
-from manyviews.config import ConfigError, load_profile
 from manyviews.files import replacing, write_text
+from manyviews.options import parse_arguments
 from manyviews.results import TITLES, check_recipe, forget, has_numbers, is_finished, reason_of
-from manyviews.rows import ROWS, STUDIES, configure, rows_of, same_runs
+from manyviews.rows import configure, rows_of, same_runs
 from manyviews.study import missing_jobs, run_jobs
 
 NOTEBOOKS = {
@@ -279,44 +278,6 @@ def write_page(executed: Path, name: str) -> Path:
 def say(text: str) -> None:
     """Print a line at once, also into a pipe."""
     print(text, flush=True)
-
-
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options of run_all.sh; a wrong one ends the program with a message that lists the valid ones."""
-    # The help text is in run_all.sh, which can show it before anything is installed.
-    parser = argparse.ArgumentParser(prog="run_all.sh", add_help=False)
-    parser.add_argument("--profile", default="demo", metavar="NAME")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--runs", default=",".join(TITLES), metavar="A,B")
-    what.add_argument("--study", metavar="NAME")
-    parser.add_argument("--jobs", type=int, metavar="N")
-    parser.add_argument("--seeds", metavar="0,1")
-    parser.add_argument("--results", metavar="DIR", type=Path)
-    parser.add_argument("--force", action="store_true")
-    parser.add_argument("--report", action="store_true")
-    options = parser.parse_args(arguments)
-    try:
-        options.parameters = load_profile(options.profile)
-    except ConfigError as error:
-        parser.error(str(error))
-    options.runs = options.runs.split(",")
-    for run in options.runs:
-        if run not in ROWS:
-            parser.error(f"unknown run '{run}'; choose among: {', '.join(ROWS)}")
-    options.study = options.study.split(",") if options.study else []
-    for study in options.study:
-        if study not in STUDIES:
-            parser.error(f"unknown study '{study}'; choose among: {', '.join(STUDIES)}")
-    if options.jobs is not None and options.jobs < 1:
-        parser.error(f"--jobs takes a whole number from 1, not {options.jobs}")
-    try:
-        seeds = options.seeds.split(",") if options.seeds else options.parameters.get("seeds", [0])
-        options.seeds = [int(seed) for seed in seeds]
-        if not all(0 <= seed < 2**31 for seed in options.seeds):
-            raise ValueError
-    except ValueError:
-        parser.error(f"--seeds takes whole numbers from 0, such as 0,1,2, not '{options.seeds}'")
-    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,8 +3,9 @@
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partialmethod
 from multiprocessing import Queue, get_context, parent_process
 from typing import Any
 
@@ -14,13 +15,15 @@ from tqdm import tqdm
 from manyviews import paths
 from manyviews.config import EXPERIMENT, RunConfig
 from manyviews.experiment import run_experiment
+from manyviews.files import read_table
 from manyviews.models import count_multiply_adds
-from manyviews.results import RunBusy, check_recipe, has_numbers, is_forgotten
+from manyviews.results import RunBusy, check_recipe, has_numbers, is_forgotten, partial_folder
 from manyviews.rows import configure, rows_of, same_runs
 from manyviews.train import TrainingFailed, make_model
 
 Job = tuple[str, int]  # name of a run, seed
 BAR = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}, left {remaining}"
+SECONDS_BETWEEN_LOOKS = 5  # at how far the runs are
 
 
 def default_jobs() -> int:
@@ -56,8 +59,12 @@ def run_study(study: str, config: RunConfig, at_once: int | None = None) -> list
     """Make the runs of a study that are missing; see run_jobs."""
     shared = config.model_dump(exclude=EXPERIMENT)
     jobs = missing_jobs(rows_of(study), shared, config.seeds)
-    total = len(set(same_runs(rows_of(study), shared).values())) * len(config.seeds)
-    print(f"Study '{study}': {total - len(jobs)} of {total} runs are there, {len(jobs)} to do.", flush=True)
+    recipes, seeds = len(set(same_runs(rows_of(study), shared).values())), len(config.seeds)
+    there = recipes * seeds - len(jobs)
+    of = f"{recipes} recipes, {seeds} seed(s) each"
+    print(
+        f"Study '{study}' ({of}): {there} of {recipes * seeds} runs are there, {len(jobs)} to do.", flush=True
+    )
     return run_jobs(jobs, shared, at_once)
 
 
@@ -75,32 +82,50 @@ def run_jobs(jobs: Sequence[Job], shared: Mapping[str, Any], at_once: int | None
     at_once = min(default_jobs() if at_once is None else at_once, len(jobs))
     if not at_once:
         return []
-    os.environ["TQDM_DISABLE"] = "1"  # in the workers, whose bars would overwrite each other
     context = get_context("spawn")  # a forked process could not use a GPU
     gpus = context.Queue()
     for worker in range(at_once):
         gpus.put(worker % max(1, torch.cuda.device_count()))
     threads = max(1, (os.cpu_count() or 1) // at_once)
-    work = {name: training_work(name, shared) for name, _ in dict(jobs).items()}
-    failures = []
-    with (
-        ProcessPoolExecutor(at_once, context, prepare_worker, (threads, gpus)) as pool,
-        tqdm(total=sum(work[name] for name, _ in jobs), desc=f"{len(jobs)} runs", bar_format=BAR) as bar,
-    ):
-        tasks = {pool.submit(run_job, *job, shared): job for job in jobs}
+    configs = {job: configure(job[0], {**shared, "seed": job[1]}) for job in jobs}
+    with ProcessPoolExecutor(at_once, context, prepare_worker, (threads, gpus)) as pool:
+        tasks = {pool.submit(run_job, config): job for job, config in configs.items()}
         try:
-            for number, task in enumerate(as_completed(tasks), 1):
-                name, seed = tasks[task]
-                outcome = _outcome(task)
-                bar.clear()  # or the line would begin behind it
-                print(f"[{number}/{len(jobs)}] {name} seed {seed}: {outcome or 'done'}", flush=True)
-                failures += [f"{name} seed {seed}: {outcome}"] if outcome else []
-                bar.update(work[name])
+            return _follow(tasks, configs)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # what was begun goes on from there next time
             raise
-        finally:
-            del os.environ["TQDM_DISABLE"]
+
+
+def _follow(tasks: dict[Future, Job], configs: Mapping[Job, RunConfig]) -> list[str]:
+    """Wait for runs, say which have ended and how far all are; gives why some failed."""
+    of_runs = {config.run: config for config in configs.values()}
+    work = {run: training_work(config) for run, config in of_runs.items()}
+    done = {job: share_done(config) for job, config in configs.items()}
+    failures = []
+
+    def all_done() -> float:
+        return sum(work[run] * share for (run, _), share in done.items())
+
+    with tqdm(
+        total=sum(work[run] for run, _ in configs),
+        initial=all_done(),
+        desc=f"training {len(configs)} runs",
+        bar_format=BAR,
+        smoothing=0,  # the pace since the start, for epochs and runs end in bursts
+    ) as bar:
+        while tasks:
+            for task in wait(tasks, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done:
+                name, seed = job = tasks.pop(task)
+                outcome, done[job] = _outcome(task), 1
+                bar.clear()  # or the line would begin behind it
+                number = f"[{len(configs) - len(tasks)}/{len(configs)}]"
+                print(f"{number} {name} seed {seed}: {outcome or 'done'}", flush=True)
+                failures += [f"{name} seed {seed}: {outcome}"] if outcome else []
+            for job in tasks.values():
+                done[job] = max(done[job], share_done(configs[job]))
+            bar.n = all_done()
+            bar.refresh()  # also if nothing has moved: the time has
     return failures
 
 
@@ -121,6 +146,7 @@ def _outcome(task: Future) -> str:
 def prepare_worker(threads: int, gpus: Queue) -> None:
     """Make a process one of several: its threads, its GPU, and no life after its parent's."""
     os.environ["CUDA_VISIBLE_DEVICES"] = visible_gpu(gpus.get())
+    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)  # bars of several would overwrite each other
     torch.set_num_threads(threads)
     threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
@@ -131,10 +157,10 @@ def visible_gpu(number: int) -> str:
     return str(number) if visible is None else visible.split(",")[number]
 
 
-def run_job(name: str, seed: int, shared: Mapping[str, Any]) -> str:
+def run_job(config: RunConfig) -> str:
     """Make one run, in a worker; gives why it failed, or nothing."""
     try:
-        run_experiment(configure(name, {**shared, "seed": seed}))
+        run_experiment(config)
     except RunBusy:
         return ""
     except TrainingFailed as error:
@@ -142,10 +168,19 @@ def run_job(name: str, seed: int, shared: Mapping[str, Any]) -> str:
     return ""
 
 
-def training_work(name: str, shared: Mapping[str, Any]) -> float:
+def training_work(config: RunConfig) -> float:
     """Multiply-adds of a run's forward passes over one training image."""
-    config = configure(name, shared)
     with torch.device("meta"):
         model = make_model(config, n_classes=2)
     per_view = count_multiply_adds(model, config.views.size or config.data.image_size)
     return per_view * config.training.epochs * config.n_views * config.training.image_share
+
+
+def share_done(config: RunConfig) -> float:
+    """How much of the training of an unfinished run is behind it: 0 to 1."""
+    folder = partial_folder(paths.run_folder(config.profile, config.run, config.seed))
+    try:
+        epochs = len(read_table(folder / "metrics.csv")) - 1  # the first row is of the initial weights
+    except (OSError, ValueError):  # not begun, just finished, or damaged, which the run itself will tell
+        return 0.0
+    return max(0, epochs) / config.training.epochs

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from manyviews.claims import Verdict, limits
 from manyviews.config import ClaimsConfig
 from manyviews.controls import Contrast, contrasts, cost_curve, same_run
-from manyviews.intervals import Estimate
+from manyviews.intervals import CONFIDENCE, Estimate
 from manyviews.plots import CLASS_STYLES, PERCENT, show, tidy
 from manyviews.readings import finding_text
 from manyviews.results import ACCURACIES, FURTHER, Run, seed_curves
@@ -25,6 +25,10 @@ COSTS = {  # column of controls.cost_curve: axis label, divisor
     "images_forwarded": ("Views forwarded (thousands)", 1e3),
     "multiply_adds": ("Multiply-adds ($10^{12}$)", 1e12),
     "seconds": ("Wall time (s)", 1),
+}
+WHISKERS = {  # of an interval: how far below its dot, and how it is drawn
+    "over seeds": (-0.1, {"color": "black", "lw": 1, "marker": "|"}),
+    "over images": (0.1, {"color": "0.5", "lw": 3}),
 }
 DASHES = ("-", "--", "-.", ":")
 FIT_STYLES = {"power law": "-", "log-linear": ":"}
@@ -73,8 +77,8 @@ def draw_contrasts(found: list[Contrast], margin: float) -> Figure:
     """By how much each run of a part ends above the one that it is compared with; grey: within the margin."""
     labels = [ROWS[one.run].title for one in found]
     against = ROWS[found[0].against].title
-    figure, ax = plt.subplots(figsize=(8, 1.2 + 0.4 * len(found)), layout="constrained")
-    ax.axvspan(-PERCENT * margin, PERCENT * margin, color="0.9", lw=0)
+    figure, ax = plt.subplots(figsize=(8, 1.6 + 0.4 * len(found)), layout="constrained")
+    _draw_margin(ax, margin)
     _draw_estimates(ax, labels, [one.estimate for one in found])
     ax.set_xlabel(f"{ACCURACIES[found[0].measure]}: points above\n{against}")
     return figure
@@ -82,8 +86,8 @@ def draw_contrasts(found: list[Contrast], margin: float) -> Figure:
 
 def effects(found: dict[str, Estimate], margin: float, measure: str) -> Figure:
     """Main effects and interactions of the factorial part; grey: within the margin."""
-    figure, ax = plt.subplots(figsize=(8, 1.2 + 0.4 * len(found)), layout="constrained")
-    ax.axvspan(-PERCENT * margin, PERCENT * margin, color="0.9", lw=0)
+    figure, ax = plt.subplots(figsize=(8, 1.6 + 0.4 * len(found)), layout="constrained")
+    _draw_margin(ax, margin)
     _draw_estimates(ax, list(found), list(found.values()))
     ax.set_xlabel(f"Effect on {ACCURACIES[measure]} (points)")
     return figure
@@ -92,7 +96,7 @@ def effects(found: dict[str, Estimate], margin: float, measure: str) -> Figure:
 def claims(verdicts: list[Verdict], config: ClaimsConfig) -> Figure:
     """What each verdict rests on: the differences without the confound, and where the claim expects them."""
     rows = [(verdict, finding) for verdict in verdicts for finding in verdict.controlled.findings]
-    figure, ax = plt.subplots(figsize=(11, 1.4 + 0.5 * len(rows)), layout="constrained")
+    figure, ax = plt.subplots(figsize=(11, 1.8 + 0.5 * len(rows)), layout="constrained")
     labels = [
         f"{verdict.claim.key}: {finding_text(finding)}\n{(ACCURACIES | FURTHER)[finding.measure]}"
         for verdict, finding in rows
@@ -116,7 +120,8 @@ def law(curve: Curve, measure: str) -> Figure:
     figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
     by_seed = PERCENT * curve.scores.mean(axis=2)  # (B, S)
     places = curve.x / 1e3
-    ax.plot(np.repeat(places, by_seed.shape[1]), by_seed.ravel(), "x", color="0.6", label="each seed")
+    n_seeds = by_seed.shape[1]
+    ax.plot(np.repeat(places, n_seeds), by_seed.ravel(), "x", color="0.6", label=f"each of {n_seeds} seed(s)")
     ax.plot(places[:-1], PERCENT * curve.error[:-1], "o", color="black", label="mean, fitted to")
     ax.plot(
         places[-1:], PERCENT * curve.error[-1:], "s", color="#D55E00", label="mean, held out", markersize=8
@@ -208,17 +213,37 @@ def _branch_styles():
         yield {"color": "#0072B2", "marker": marker, "mfc": "none", "linestyle": dash}
 
 
+def _draw_margin(ax: Axes, margin: float) -> None:
+    points = PERCENT * margin
+    ax.axvspan(-points, points, color="0.9", lw=0, label=f"within {points:g} points")
+
+
 def _draw_estimates(ax: Axes, labels: list[str], found: list[Estimate]) -> None:
-    """Each estimate as a dot with two whiskers: with caps over seeds, without over images."""
+    """Each estimate as a dot with two whiskers, over seeds and over images; a legend tells them apart."""
     for place, one in enumerate(found):
-        for shift, low, high, style in (
-            (-0.1, one.seed_low, one.seed_high, {"color": "black", "lw": 1, "marker": "|"}),
-            (0.1, one.image_low, one.image_high, {"color": "0.5", "lw": 3}),
+        for kind, low, high in (
+            ("over seeds", one.seed_low, one.seed_high),
+            ("over images", one.image_low, one.image_high),
         ):
             if not np.isnan(low):
-                ax.plot([PERCENT * low, PERCENT * high], [place + shift] * 2, **style)
+                shift, style = WHISKERS[kind]
+                ax.plot([PERCENT * low, PERCENT * high], [place + shift] * 2, label=kind, **style)
         ax.plot(PERCENT * one.mean, place, "o", color="black")
     ax.axvline(0, color="0.4", lw=1)
     ax.set_yticks(range(len(labels)), labels, fontsize=9)
     ax.set_ylim(len(labels) - 0.5, -0.5)
     ax.spines[["top", "right"]].set_visible(False)
+    handles, texts = ax.get_legend_handles_labels()
+    once = dict(zip(texts, handles, strict=True))
+    numbers = [one.n for one in found]
+    n = f"{min(numbers)}" if min(numbers) == max(numbers) else f"{min(numbers)} to {max(numbers)}"
+    ax.figure.legend(
+        once.values(),
+        once.keys(),
+        title=f"{CONFIDENCE:.0%} intervals, n = {n} seed(s)",
+        loc="outside lower center",
+        ncols=len(once),
+        frameon=False,
+        fontsize=9,
+        title_fontsize=9,
+    )
