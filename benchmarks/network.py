@@ -7,6 +7,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.table import PRODUCTS
 from benchmarks.timing import Contender, interleaved, rate, row
 from benchmarks.training import BATCH, NETWORKS, Network, ours, random_images
 from manyviews.environment import dtype_name
@@ -14,7 +15,7 @@ from manyviews.train import resolve_device, resolve_precision
 
 SIDES = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product gives the peak
 KINDS = {  # of operations, by the names that torch gives them
-    "convolutions and matrix products": ("conv", "mm", "bmm", "linear"),
+    PRODUCTS: ("conv", "mm", "bmm", "linear"),
     "BatchNorm": ("batch_norm",),
     "ReLU": ("clamp_min", "threshold", "relu"),
 }

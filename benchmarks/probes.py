@@ -4,9 +4,7 @@ The first call trains a network for some minutes and keeps its features (see pro
 get the same float32 features and the same number of threads.
 """
 
-import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +16,7 @@ from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsClassifier
 
 from benchmarks import probe_features
-from benchmarks.timing import row, times_as_fast
+from benchmarks.timing import Contender, Timed, interleaved
 from manyviews.data import limit
 from manyviews.probes import LinearProbe, fit_linear, knn_predict, nearest
 
@@ -73,19 +71,19 @@ def knn_rows(case: str, sample: Sample, repeats: int) -> list[dict[str, Any]]:
     fit, fit_labels, queries, query_labels = sample.tensors
     n_classes = int(fit_labels.max()) + 1
 
-    def ours() -> torch.Tensor:
+    def find() -> torch.Tensor:
         return knn_predict(fit_labels, nearest(fit, queries, NEIGHBOURS)[1], n_classes)
 
-    def theirs() -> np.ndarray:
+    def find_sklearn() -> np.ndarray:
         return KNeighborsClassifier(NEIGHBOURS).fit(sample.fit, sample.fit_labels).predict(sample.queries)
 
-    seconds, (predicted, expected) = in_turn((ours, theirs), repeats)
+    ours, theirs = Timed(find), Timed(find_sklearn)
+    contenders = [Contender("ours", ours), Contender("scikit-learn", theirs)]
+    rows = interleaved(f"k-NN, k = {NEIGHBOURS}: {case}", "s", contenders, repeats)
+    predicted, expected = ours.result, theirs.result
     same = int((predicted.numpy() == expected).sum())
-    accuracy = (predicted == query_labels).double().mean().item()
-    notes = (f"accuracy {accuracy:.4f}", f"{same:,} of {len(expected):,} predictions equal to ours")
-    case = f"k-NN, k = {NEIGHBOURS}: {case}"
-    rows = as_rows(case, ("ours", "scikit-learn"), seconds, notes)
-    rows[1] |= times_as_fast(*seconds, "s")
+    rows[0]["note"] = f"accuracy {(predicted == query_labels).double().mean().item():.4f}"
+    rows[1]["note"] = f"{same:,} of {len(expected):,} predictions equal to ours"
     return rows
 
 
@@ -94,40 +92,19 @@ def linear_rows(case: str, sample: Sample, repeats: int) -> list[dict[str, Any]]
     fit, fit_labels, queries, query_labels = sample.tensors
     steps = REPORT_STEPS if len(fit) < 100_000 else FEW_STEPS
     settings = {"max_iter": steps} | ({} if steps == REPORT_STEPS else {"tol": 0})
-    functions = (lambda: fit_linear(fit, fit_labels, 1.0, MAX_ITER), lambda: fit_sklearn(sample, settings))
-    seconds, (ours, theirs) = in_turn(functions, repeats)
-    accuracy = (ours.predict(queries) == query_labels).double().mean().item()
-    about = f"{'' if ours.converged else 'not '}converged, {ours.iterations} steps, accuracy {accuracy:.4f}"
     end = "as in the report" if steps == REPORT_STEPS else f"stopped after {steps} steps"
-    names = ("ours", f"scikit-learn, {end}")
-    rows = as_rows(f"linear: {case}", names, seconds, (about, compare(theirs, ours, sample)))
-    if steps == REPORT_STEPS:  # else it was stopped long before its end
-        rows[1] |= times_as_fast(*seconds, "s")
+    ours = Timed(lambda: fit_linear(fit, fit_labels, 1.0, MAX_ITER))
+    theirs = Timed(lambda: fit_sklearn(sample, settings))
+    contenders = [Contender("ours", ours), Contender(f"scikit-learn, {end}", theirs)]
+    rows = interleaved(f"linear: {case}", "s", contenders, repeats)
+    probe = ours.result
+    accuracy = (probe.predict(queries) == query_labels).double().mean().item()
+    converged = "converged" if probe.converged else "not converged"
+    rows[0]["note"] = f"{converged}, {probe.iterations} steps, accuracy {accuracy:.4f}"
+    rows[1]["note"] = compare(theirs.result, probe, sample)
+    if steps < REPORT_STEPS:  # stopped long before its end
+        del rows[1]["times"]
     return rows
-
-
-def in_turn(functions: tuple[Callable[[], Any], ...], repeats: int) -> tuple[list[list[float]], list[Any]]:
-    """Seconds of each function's calls, which take turns, and its last result.
-
-    A round that does not count comes first, unless there is but one.
-    """
-    seconds, results = [[] for _ in functions], [None] * len(functions)
-    for _ in range(repeats + 1 if repeats > 1 else 1):
-        for place, function in enumerate(functions):
-            started = time.perf_counter()
-            results[place] = function()
-            seconds[place].append(time.perf_counter() - started)
-    return [of_one[-repeats:] for of_one in seconds], results
-
-
-def as_rows(
-    case: str, names: tuple[str, ...], seconds: list[list[float]], notes: tuple[str, ...]
-) -> list[dict[str, Any]]:
-    """A row for each name; a single measurement is told as such."""
-    return [
-        row(case, name, "s", of_one, note if len(of_one) > 1 else f"{note}; once")
-        for name, of_one, note in zip(names, seconds, notes, strict=True)
-    ]
 
 
 def fit_sklearn(sample: Sample, settings: dict[str, Any]) -> LogisticRegression:

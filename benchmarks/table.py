@@ -20,6 +20,7 @@ BEGIN, END = "<!-- table: written by python -m benchmarks --readme -->", "<!-- e
 GROUPS = ("training", "views", "network", "growth", "pipeline", "before", "probes")
 OF_NETWORKS = ("training", "network", "growth")  # kept for each precision: it decides what they say
 ALONE = "ours, network alone"
+PRODUCTS = "convolutions and matrix products"  # a kind of operation: see network.py
 NEAR, TIMES = 0.95, 3  # aims: of the rate of the network alone; of the rate of other recipes
 
 
@@ -49,6 +50,7 @@ def as_text(results: dict[str, Any]) -> str:
         rows = results[title]["rows"]
         parts += [f"### {title}", origin(results[title]), table(rows)]
         parts += aims(rows) if title.startswith("training") else []
+        parts += bounds(rows) if title.startswith("network") else []
     return "\n\n".join(parts)
 
 
@@ -102,6 +104,23 @@ def aims(rows: list[dict[str, Any]]) -> list[str]:
             f"would be {numbers(min(free), max(free))} times."
         )
     return lines
+
+
+def bounds(rows: list[dict[str, Any]]) -> list[str]:
+    """What keeps the networks from the rate of a large matrix product: a line, where times were told apart."""
+    compared = [row for row in reversed(rows) if "times" in row]  # the first, of its precision, is kept
+    times = {row["case"].split(": ", 1)[1]: row["times"]["median"] for row in compared}
+    shares = {(row["case"].split(": ", 1)[1], row["contender"]): row["median"] for row in rows}
+    networks = [name for name in times if (name, PRODUCTS) in shares]
+    if not networks:
+        return []
+    alone = [times[name] / (shares[name, PRODUCTS] / 100) for name in networks]
+    light = [shares[name, "BatchNorm"] + shares[name, "ReLU"] for name in networks]
+    return [
+        f"Timed without all else, convolutions and products of the networks would reach "
+        f"{numbers(min(alone), max(alone))} of the large product: what they miss is lost in themselves. "
+        f"BatchNorm and ReLU take {min(light):.0f} to {max(light):.0f} % of the time."
+    ]
 
 
 def reached(found: Collection[dict[str, float]], aim: float) -> str:

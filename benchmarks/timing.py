@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
+from tqdm import tqdm
 
 
 class Contender(NamedTuple):
@@ -38,16 +39,33 @@ def rate(work: Callable[[], Any], amount: float, least: float = 0) -> Callable[[
     return measured
 
 
+class Timed:
+    """A measure: seconds of a call, whose last result is kept."""
+
+    def __init__(self, work: Callable[[], Any]):
+        self.work, self.result = work, None
+
+    def __call__(self) -> float:
+        started = time.perf_counter()
+        self.result = self.work()
+        return time.perf_counter() - started
+
+
 def interleaved(case: str, unit: str, contenders: Sequence[Contender], repeats: int) -> list[dict[str, Any]]:
-    """A row for each contender, from `repeats` rounds after one that does not count."""
-    for contender in contenders:
-        contender.measure()
-    rounds = [[contender.measure() for contender in contenders] for _ in range(repeats)]
-    first, *others = zip(*rounds, strict=True)
+    """A row for each contender, from `repeats` rounds after one that does not count; a single one counts."""
+    if repeats > 1:
+        for contender in contenders:
+            contender.measure()
+    values: list[list[float]] = [[] for _ in contenders]
+    for number in tqdm(range(repeats), desc=case, unit="round"):
+        for turn in range(len(contenders)):
+            place = (number + turn) % len(contenders)  # each is first once: what came before leaves its traces
+            values[place].append(contenders[place].measure())
+    first, *others = values
     rows = [row(case, contenders[0].name, unit, first, contenders[0].note)]
-    for contender, values in zip(contenders[1:], others, strict=True):
-        other = row(case, contender.name, unit, values, contender.note)
-        rows.append(other | times_as_fast(first, values, unit))
+    for contender, its in zip(contenders[1:], others, strict=True):
+        other = row(case, contender.name, unit, its, contender.note)
+        rows.append(other | times_as_fast(first, its, unit))
     return rows
 
 
