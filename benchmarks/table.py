@@ -107,7 +107,7 @@ def aims(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def bounds(rows: list[dict[str, Any]]) -> list[str]:
-    """What keeps the networks from the rate of a large matrix product: a line, where times were told apart."""
+    """What keeps the networks from the rate of a large matrix product; a line, where it can be told."""
     compared = [row for row in reversed(rows) if "times" in row]  # the first, of its precision, is kept
     times = {row["case"].split(": ", 1)[1]: row["times"]["median"] for row in compared}
     shares = {(row["case"].split(": ", 1)[1], row["contender"]): row["median"] for row in rows}
@@ -117,7 +117,7 @@ def bounds(rows: list[dict[str, Any]]) -> list[str]:
     alone = [times[name] / (shares[name, PRODUCTS] / 100) for name in networks]
     light = [shares[name, "BatchNorm"] + shares[name, "ReLU"] for name in networks]
     return [
-        f"Timed without all else, convolutions and products of the networks would reach "
+        "Timed without all else, convolutions and products of the networks would reach "
         f"{numbers(min(alone), max(alone))} of the large product: what they miss is lost in themselves. "
         f"BatchNorm and ReLU take {min(light):.0f} to {max(light):.0f} % of the time."
     ]

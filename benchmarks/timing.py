@@ -59,7 +59,8 @@ def interleaved(case: str, unit: str, contenders: Sequence[Contender], repeats: 
     values: list[list[float]] = [[] for _ in contenders]
     for number in tqdm(range(repeats), desc=case, unit="round"):
         for turn in range(len(contenders)):
-            place = (number + turn) % len(contenders)  # each is first once: what came before leaves its traces
+            # Not always the same one after another: what ran before leaves traces in memory and caches.
+            place = (number + turn) % len(contenders)
             values[place].append(contenders[place].measure())
     first, *others = values
     rows = [row(case, contenders[0].name, unit, first, contenders[0].note)]
