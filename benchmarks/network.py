@@ -44,10 +44,15 @@ def product(dtype: torch.dtype, device: torch.device) -> Contender:
 def network_alone(network: Network) -> tuple[Contender, Callable[[], float]]:
     """The training step on a ready batch, in GFLOP/s of its products and convolutions."""
     _, alone = ours(network, random_images(network))
+    of_a_view = operations(alone.measure) / (network.steps * 2 * BATCH)
+    return Contender("ours, network alone", lambda: alone.measure() * of_a_view / 1e9), alone.measure
+
+
+def operations(work: Callable[[], Any]) -> int:
+    """Additions and multiplications of products and convolutions, as torch counts them."""
     with FlopCounterMode(display=False) as counter:
-        alone.measure()
-    flops = counter.get_total_flops() / (network.steps * 2 * BATCH)  # of a view
-    return Contender("ours, network alone", lambda: alone.measure() * flops / 1e9), alone.measure
+        work()
+    return counter.get_total_flops()
 
 
 def shares(network: Network, work: Callable[[], float], repeats: int) -> list[dict[str, Any]]:

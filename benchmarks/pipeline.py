@@ -43,9 +43,10 @@ def timed(command: list[str], root: Path = paths.ROOT, **variables: str) -> floa
     inherited = {name: value for name, value in os.environ.items() if name not in PROCESS_SETTINGS}
     environment = inherited | {"PYTHONPATH": str(root / "lib"), **variables}
     started = time.perf_counter()
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    to_both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    done = subprocess.run(command, cwd=root, env=environment, text=True, **to_both)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stdout[-2000:]}")
     return time.perf_counter() - started
 
 

@@ -96,7 +96,7 @@ def linear_rows(case: str, sample: Sample, repeats: int) -> list[dict[str, Any]]
     ours = Timed(lambda: fit_linear(fit, fit_labels, 1.0, MAX_ITER))
     theirs = Timed(lambda: fit_sklearn(sample, settings))
     contenders = [Contender("ours", ours), Contender(f"scikit-learn, {end}", theirs)]
-    rows = interleaved(f"linear: {case}", "s", contenders, repeats)
+    rows = interleaved(f"linear: {case}", "s", contenders, repeats, warm_up=repeats > 1)
     probe = ours.result
     accuracy = (probe.predict(queries) == query_labels).double().mean().item()
     converged = "converged" if probe.converged else "not converged"

@@ -3,11 +3,13 @@
 import datetime
 import importlib
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import torch
 from tabulate import tabulate
 
 from manyviews.environment import describe_environment
@@ -31,15 +33,27 @@ def measure(groups: Sequence[str], repeats: int) -> dict[str, Any]:
         print(f"measuring: {name}", file=sys.stderr, flush=True)
         group = importlib.import_module(f"benchmarks.{name}")
         device = resolve_device(getattr(group, "DEVICE", "auto"))
-        environment = describe_environment(device, resolve_precision("auto", device))
-        title = f"{name}, {environment['precision']}" if name in OF_NETWORKS else name
-        results[title] = {
-            "date": datetime.date.today().isoformat(),
-            "repeats": repeats,
-            "environment": environment,
-            "rows": group.measure(repeats),
-        }
+        with threads(getattr(group, "THREADS", torch.get_num_threads())):
+            environment = describe_environment(device, resolve_precision("auto", device))
+            title = f"{name}, {environment['precision']}" if name in OF_NETWORKS else name
+            results[title] = {
+                "date": datetime.date.today().isoformat(),
+                "repeats": repeats,
+                "environment": environment,
+                "rows": group.measure(repeats),
+            }
     return results
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Compute with so many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def as_text(results: dict[str, Any]) -> str:
@@ -76,7 +90,8 @@ def origin(result: dict[str, Any]) -> str:
     commit = (e["git_commit"] or "unknown")[:7] + (" with changes" if e["git_dirty"] else "")
     return (
         f"{result['date']}, {e['device']}, {e['threads']} threads, torch {e['torch']}, "
-        f"commit {commit}. Median (lowest to highest) of {result['repeats']} rounds."
+        f"commit {commit}. Median (lowest to highest) of {result['repeats']} rounds; a number alone was "
+        "measured once."
     )
 
 
@@ -117,15 +132,17 @@ def bounds(rows: list[dict[str, Any]]) -> list[str]:
     alone = [times[name] / (shares[name, PRODUCTS] / 100) for name in networks]
     light = [shares[name, "BatchNorm"] + shares[name, "ReLU"] for name in networks]
     return [
-        "Timed without all else, convolutions and products of the networks would reach "
-        f"{numbers(min(alone), max(alone))} of the large product: what they miss is lost in themselves. "
+        f"Convolutions and products of the networks, timed without all else, reach at least "
+        f"{numbers(min(alone), max(alone))} of the large product; time between operations is in no share. "
         f"BatchNorm and ReLU take {min(light):.0f} to {max(light):.0f} % of the time."
     ]
 
 
 def reached(found: Collection[dict[str, float]], aim: float) -> str:
-    """In how many cases all rounds reach the aim, and in how many only some."""
+    """In how many cases all rounds reach the aim, and in how many only some; by medians, if these are all."""
     sure = sum(times["low"] >= aim for times in found)
+    if all(times["low"] == times["high"] for times in found):
+        return f"Reached in {sure} of {len(found)} cases, by medians."
     open_ = sum(times["low"] < aim <= times["high"] for times in found)
     return f"Reached in {sure} of {len(found)} cases, undecided in {open_}."
 
@@ -148,8 +165,8 @@ def ratio(row: dict[str, Any]) -> str:
     """How many times as fast the first of the case is; see timing.times_as_fast."""
     if "times" not in row:
         return ""
-    median, low, high = (f"{row['times'][key]:.2f}" for key in ("median", "low", "high"))
-    return f"{median}x" if low == high else f"{median}x ({low} to {high})"
+    median, low, high = (row["times"][key] for key in ("median", "low", "high"))
+    return f"{median:.2f}x" if low == high else f"{median:.2f}x ({low:.2f} to {high:.2f})"
 
 
 def keep(results: dict[str, Any]) -> None:

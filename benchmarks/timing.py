@@ -51,16 +51,17 @@ class Timed:
         return time.perf_counter() - started
 
 
-def interleaved(case: str, unit: str, contenders: Sequence[Contender], repeats: int) -> list[dict[str, Any]]:
-    """A row for each contender, from `repeats` rounds after one that does not count; a single one counts."""
-    if repeats > 1:
-        for contender in contenders:
-            contender.measure()
+def interleaved(
+    case: str, unit: str, contenders: Sequence[Contender], repeats: int, warm_up: bool = True
+) -> list[dict[str, Any]]:
+    """A row for each contender, from `repeats` rounds; one that does not count comes first, to warm up."""
+    for contender in contenders if warm_up else ():
+        contender.measure()
     values: list[list[float]] = [[] for _ in contenders]
     for number in tqdm(range(repeats), desc=case, unit="round"):
         for turn in range(len(contenders)):
-            # Not always the same one after another: what ran before leaves traces in memory and caches.
-            place = (number + turn) % len(contenders)
+            # Not always after the same one: what ran before leaves traces in memory and caches.
+            place = (number + (turn if number % 2 == 0 else -turn)) % len(contenders)
             values[place].append(contenders[place].measure())
     first, *others = values
     rows = [row(case, contenders[0].name, unit, first, contenders[0].note)]

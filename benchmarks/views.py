@@ -15,7 +15,7 @@ from benchmarks.training import pil_transform
 from manyviews.augment import make_views
 from manyviews.config import ViewConfig
 
-DEVICE = "cpu"
+DEVICE, THREADS = "cpu", 1
 N = 256  # images of a batch, each of which gives a view
 AS_BATCH, ONE_BY_ONE = "as a batch", "image by image"
 LEAST = 0.5  # seconds of one measurement
@@ -23,12 +23,7 @@ LEAST = 0.5  # seconds of one measurement
 
 def measure(repeats: int) -> list[dict[str, Any]]:
     """Views per second of the report's transform at three sizes, all on one core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return [row for size in (16, 32, 64) for row in rows(size, repeats)]
-    finally:
-        torch.set_num_threads(threads)
+    return [row for size in (16, 32, 64) for row in rows(size, repeats)]
 
 
 def rows(size: int, repeats: int) -> list[dict[str, Any]]:

@@ -1,14 +1,19 @@
 """The benchmarks' tables: which way a ratio goes, and what is told of a contender that is not there."""
 
 import re
+import sys
 import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import guard, probes, table
+from benchmarks import __main__ as command_line
+from benchmarks import guard, network, pipeline, probes, table, training
 from benchmarks.timing import Contender, interleaved, missing, rate, row
+from manyviews.models import count_multiply_adds
+from manyviews.train import make_model
 
 
 def line_of(name: str, rows: list[dict]) -> str:
@@ -17,10 +22,8 @@ def line_of(name: str, rows: list[dict]) -> str:
 
 def compete(case: str, unit: str, rounds: dict[str, list[float]]) -> list[dict]:
     """Rows of contenders with given values, one for each round."""
-    repeats = len(next(iter(rounds.values())))
-    first = [0.0] * (repeats > 1)  # does not count
-    contenders = [Contender(name, iter(first + values).__next__) for name, values in rounds.items()]
-    return interleaved(case, unit, contenders, repeats)
+    contenders = [Contender(name, iter(values).__next__) for name, values in rounds.items()]
+    return interleaved(case, unit, contenders, len(next(iter(rounds.values()))), warm_up=False)
 
 
 @pytest.mark.parametrize(("unit", "ours", "theirs"), [("views/s", 600.0, 200.0), ("s", 2.0, 6.0)])
@@ -64,7 +67,7 @@ def test_aims_are_judged_from_the_numbers():
     """500 views a second of 510 are near, 3.3 times another's rate reach the aim, 2 times miss it."""
     ours, alone, lightly, pil = "ours", "ours, network alone", "lightly's recipe", "PIL recipe, bfloat16"
     rows = [
-        *compete("a", "views/s", {ours: [500, 500], alone: [510, 510], lightly: [150, 150]}),
+        *compete("a", "views/s", {ours: [500, 500], alone: [510, 512], lightly: [150, 151]}),
         missing("a", pil, "views/s"),
         *compete("b", "views/s", {ours: [400, 400], alone: [600, 600], lightly: [200, 200], pil: [100, 140]}),
     ]
@@ -72,6 +75,10 @@ def test_aims_are_judged_from_the_numbers():
     assert "Reached in 1 of 2 cases, undecided in 0." in of_network
     assert "Reached in 1 of 2 cases, undecided in 0." in of_lightly
     assert "3.00 to 3.40 times" in of_lightly
+    assert (
+        "Reached in 1 of 1 cases, by medians."
+        in table.aims(compete("c", "views/s", {ours: [1], alone: [1]}))[0]
+    )
     assert "Reached in 0 of 1 cases, undecided in 1." in of_pil
     summary = table.in_short({"training": rows})
     assert re.search(r"training +\| lightly's recipe +\| 2.00 to 3.33 +\| 2 ", summary)
@@ -90,10 +97,10 @@ def test_what_bounds_a_network_is_read_off_its_shares():
 
 def test_contenders_take_turns_and_the_first_round_does_not_count():
     calls = []
-    contenders = [Contender(name, lambda name=name: calls.append(name) or len(calls)) for name in "ab"]
+    contenders = [Contender(name, lambda name=name: calls.append(name) or len(calls)) for name in "abc"]
     rows = interleaved("case", "s", contenders, 3)
-    assert "".join(calls) == "ab" + "ab" + "ba" + "ab"
-    assert [(r["low"], r["median"], r["high"]) for r in rows] == [(3, 6, 7), (4, 5, 8)]
+    assert "".join(calls) == "abc" + "abc" + "bac" + "cab"
+    assert [(r["low"], r["median"], r["high"]) for r in rows] == [(4, 8, 11), (5, 7, 12), (6, 9, 10)]
 
 
 @pytest.mark.parametrize(("alone", "status"), [(120.0, 0), (130.0, 1)])
@@ -102,6 +109,46 @@ def test_the_guard_stops_a_gross_loss(monkeypatch, alone, status):
     pair = [Contender("ours", lambda: 100.0), Contender("ours, network alone", lambda: alone)]
     monkeypatch.setattr(guard, "ours", lambda *_: pair)
     assert guard.check(repeats=1) == status
+
+
+def test_operations_of_a_step_are_six_for_each_multiply_add_of_the_forward_pass():
+    """But for the gradient of the images, which nobody asks for, and the loss, which is small beside it."""
+    small = training.Network(18, "conv3", 4, 16, steps=1)
+    _, alone = training.ours(small, training.random_images(small))
+    counted = network.operations(alone.measure) / (2 * training.BATCH)
+    forward = count_multiply_adds(make_model(training.make_config(small)), small.size)
+    of_images = 2 * 3 * 4 * 3 * 3 * small.size**2  # 3 to 4 channels, 3 x 3
+    assert 6 * forward - of_images <= counted <= 1.02 * (6 * forward - of_images)
+
+
+def test_a_command_that_fails_shows_what_it_said():
+    with pytest.raises(RuntimeError, match="ended with 3:\nthe reason"):
+        pipeline.timed([sys.executable, "-c", "print('the reason'); raise SystemExit(3)"])
+
+
+def test_a_group_can_name_its_threads(monkeypatch):
+    group = SimpleNamespace(THREADS=1, measure=lambda repeats: [{"threads": torch.get_num_threads()}])
+    monkeypatch.setattr(table.importlib, "import_module", lambda _: group)
+    before = torch.get_num_threads()
+    (result,) = table.measure(["views"], repeats=1).values()
+    assert result["environment"]["threads"] == result["rows"][0]["threads"] == 1
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--repeats", "0"], "--repeats takes a whole number from 1, not 0"),
+        (["guard", "views"], "guard stands alone"),
+        (["guard", "--readme"], "guard stands alone"),
+        (["view"], "unknown case 'view'; choose among: guard, training"),
+    ],
+)
+def test_a_wrong_option_is_told(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    with pytest.raises(SystemExit):
+        command_line.parse_arguments()
+    assert message in capsys.readouterr().err
 
 
 def test_new_results_keep_those_of_other_groups(tmp_path, monkeypatch):

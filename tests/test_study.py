@@ -175,6 +175,18 @@ def test_the_bar_follows_the_epochs_of_a_run_and_starts_where_the_run_stands(mon
     assert printed.out == "[1/1] frozen2 seed 0: done\n"
 
 
+@pytest.mark.parametrize(
+    ("content", "share"), [("", 0), ("epoch\n", 0), ('epoch\n"0', 0), ("epoch\n" + "0\n" * 99, 1)]
+)
+def test_metrics_that_cannot_be_right_stop_no_other_run(content, share):
+    """Empty, broken off, or of a longer training: the run itself will tell."""
+    config = configure("frozen2", SHARED)
+    leave_metrics(config, epochs=1)
+    folder = partial_folder(paths.run_folder(config.profile, config.run, config.seed))
+    (folder / "metrics.csv").write_text(content)
+    assert study.share_done(config) == share
+
+
 def leave_metrics(config: RunConfig, epochs: int) -> None:
     """What a run that is at work leaves after some epochs."""
     folder = partial_folder(paths.run_folder(config.profile, config.run, config.seed))

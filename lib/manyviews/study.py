@@ -112,7 +112,6 @@ def _follow(tasks: dict[Future, Job], configs: Mapping[Job, RunConfig]) -> list[
         initial=all_done(),
         desc=f"training {len(configs)} runs",
         bar_format=BAR,
-        smoothing=0,  # the pace since the start, for epochs and runs end in bursts
     ) as bar:
         while tasks:
             for task in wait(tasks, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done:
@@ -124,7 +123,7 @@ def _follow(tasks: dict[Future, Job], configs: Mapping[Job, RunConfig]) -> list[
                 failures += [f"{name} seed {seed}: {outcome}"] if outcome else []
             for job in tasks.values():
                 done[job] = max(done[job], share_done(configs[job]))
-            bar.n = all_done()
+            bar.n = all_done()  # without update, tqdm takes the pace since the start: epochs end in bursts
             bar.refresh()  # also if nothing has moved: the time has
     return failures
 
@@ -183,4 +182,4 @@ def share_done(config: RunConfig) -> float:
         epochs = len(read_table(folder / "metrics.csv")) - 1  # the first row is of the initial weights
     except (OSError, ValueError):  # not begun, just finished, or damaged, which the run itself will tell
         return 0.0
-    return max(0, epochs) / config.training.epochs
+    return min(max(0, epochs) / config.training.epochs, 1)
