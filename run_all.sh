@@ -10,20 +10,21 @@ for argument in "$@"; do
         cat <<HELP
 Usage: ./run_all.sh [options]
 
-Runs the study's notebooks and writes the report; prints its path. Finished runs are kept, and
+Makes the runs of the study and writes our report; prints its path. Finished runs are kept, and
 interrupted ones go on from their last epoch when the same command is given again. Makes .venv
 if needed (see setup_env.sh).
 
   --profile NAME     scale of the study (default: demo):
                      $(cd "$root/notebooks/profiles" && echo *.yaml | sed 's/\.yaml//g')
   --runs A,B         which runs of notebooks/runs.yaml
-                     (default: the report's: baseline,resnet34,views8,supervised)
+                     (default: the original's: baseline,resnet34,views8,supervised)
   --study A,B        instead, all runs of a study: controls, scaling
-  --jobs N           runs at a time in a study (default: one for each GPU, or else each core)
+  --jobs N           jobs at a time (default: one for each GPU, or else each core)
   --seeds 0,1        which seeds (default: those of the profile)
   --results DIR      where results go (default: results/)
   --force            repeat finished runs
-  --report           only write the report, and the pages of --study, from the runs there are
+  --report           only write our report, and the pages of --study, from the runs there are
+  --publish          write your runs of the profile to results/published/ (for maintainers)
 
   ./run_all.sh
   ./run_all.sh --study controls,scaling

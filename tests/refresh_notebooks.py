@@ -1,36 +1,27 @@
-"""Execute the notebooks at their own, smoke, parameters and write what they show and the reference numbers.
+"""Execute the notebooks at their own, smoke, parameters, so that they show what today's code gives.
 
-Run it after a change that is meant to alter results:  .venv/bin/python tests/refresh_notebooks.py
+Run it after a change that is meant to alter results or outputs:  .venv/bin/python tests/refresh_notebooks.py
 """
 
 import os
 import tempfile
-from pathlib import Path
 
-from manyviews import paths
-from manyviews.config import RunConfig, load_profile
-from manyviews.files import write_json
-from manyviews.pipeline import run_notebook
-from manyviews.reference import REFERENCE, make_reference
-from manyviews.results import load_runs
+import nbformat
+import papermill
 
-
-def execute_notebooks(results: str) -> None:
-    """Run all notebooks in place, with their results in a folder that holds none yet."""
-    os.environ["MANYVIEWS_RESULTS"] = results
-    for notebook in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
-        print(notebook.stem, flush=True)
-        run_notebook(notebook.stem, notebook, {}, Path(results) / "log.ipynb")
+from manyviews.config import paths
+from manyviews.report.pages import clean
 
 
 def main() -> None:
-    write_json(REFERENCE, {})  # the first time there is nothing to compare with
     with tempfile.TemporaryDirectory() as results:
-        execute_notebooks(results)
-        smoke = RunConfig(run="smoke", depth=18, stem="conv3", n_views=2, **load_profile("smoke"))
-        write_json(REFERENCE, make_reference([seeds[0] for seeds in load_runs(smoke).values()]))
-    with tempfile.TemporaryDirectory() as results:
-        execute_notebooks(results)
+        os.environ["MANYVIEWS_RESULTS"] = results
+        for notebook in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
+            print(notebook.stem, flush=True)
+            executed = papermill.execute_notebook(
+                str(notebook), None, cwd=str(paths.NOTEBOOKS), kernel_name="python3", progress_bar=False
+            )
+            nbformat.write(clean(executed), notebook)
 
 
 if __name__ == "__main__":

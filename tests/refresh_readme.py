@@ -1,16 +1,12 @@
-"""Write the README's results from results/: .venv/bin/python tests/refresh_readme.py"""
+"""Write the README's results from results/published/: .venv/bin/python tests/refresh_readme.py"""
 
-import os
-import re
-
-from manyviews import paths, readings, report
-from manyviews.claims import verdicts
-from manyviews.config import RunConfig, load_profile
-from manyviews.evaluation import accuracies
-from manyviews.files import write_text
-from manyviews.pipeline import PAGES
-from manyviews.results import TITLES, load_raw_pixels, load_runs
-from manyviews.rows import ROWS
+from manyviews.config import paths
+from manyviews.config.files import write_text
+from manyviews.config.profiles import load_profile
+from manyviews.config.runs import ORIGINAL, run_specs
+from manyviews.report import tables, text
+from manyviews.runs.store import load_published
+from manyviews.stats.claims import verdicts
 
 README = paths.ROOT / "README.md"
 BEGIN, END = "<!-- results: written by tests/refresh_readme.py -->", "<!-- end of results -->"
@@ -21,43 +17,32 @@ PROFILES = {
 
 
 def results_text() -> str:
-    """Tables and figures of the profiles whose results are in the repository."""
+    """Tables and figure of the profiles whose results come with the project."""
     parts = []
-    for profile, title in PROFILES.items():
-        config = RunConfig(run="readme", depth=18, stem="conv3", n_views=2, **load_profile(profile))
-        every_run, raw_pixels = load_runs(config, ROWS), load_raw_pixels(profile)
-        runs = {name: seeds for name, seeds in every_run.items() if name in TITLES}
-        if not runs or raw_pixels is None:
-            raise FileNotFoundError(f"results/{profile} is not whole; ./run_all.sh --profile {profile}")
-        floor = accuracies(raw_pixels)
+    for name, heading in PROFILES.items():
+        profile, specs = load_profile(name), run_specs()
+        results = load_published(profile)
+        judged = verdicts(results.runs, results.raw_pixels, profile.claims, specs)
+        folder = f"results/published/{name}"
         parts += [
-            f"### {title}",
-            report.data_text(report.any_run(runs)),
-            report.accuracy_markdown(runs, floor),
-            report.floor_text(floor, runs, config.data.image_size),
-            f"![Learning curves](results/{profile}/report_files/plateaus.png)",
-            report.comparison_markdown(runs),
-            readings.verdicts_table(verdicts(every_run, raw_pixels, config.claims)),
-            f"![The differences behind the verdicts](results/{profile}/report_files/claims.png)",
-            readings.rules_text(config.claims, every_run),
-            pages_text(profile),
+            f"### {heading}",
+            text.state(results, specs.of_study(ORIGINAL)).data,
+            tables.accuracies(results.runs, results.raw_pixels).reset_index().to_markdown(index=False),
+            "After ± the half width of the 95 % interval over n seeds; in brackets that over test images alone.",
+            tables.verdicts(judged).reset_index().to_markdown(index=False),
+            text.rules(profile, results.runs).data,
+            f"![Learning curves]({folder}/report_files/curves.png)",
+            f"To be read whole: [our report]({folder}/report.md), [controls]({folder}/controls.md), "
+            f"[scaling]({folder}/scaling.md).",
         ]
     return "\n\n".join(parts)
 
 
-def pages_text(profile: str) -> str:
-    """Where the report and the studies of a profile can be read whole."""
-    pages = [f"results/{profile}/{name}.md" for name in PAGES]
-    there = [page for page in reversed(pages) if (paths.ROOT / page).exists()]
-    return f"To be read whole: {', '.join(f'[{page}]({page})' for page in there)}."
-
-
 def with_results(readme: str) -> str:
-    """The README with its results replaced by the present ones."""
-    between = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    return between.sub(lambda _: f"{BEGIN}\n\n{results_text()}\n\n{END}", readme)
+    """The README with the results between its two marks."""
+    before, after = readme.split(BEGIN)[0], readme.split(END)[1]
+    return f"{before}{BEGIN}\n\n{results_text()}\n\n{END}{after}"
 
 
 if __name__ == "__main__":
-    os.environ.pop("MANYVIEWS_RESULTS", None)
     write_text(README, with_results(README.read_text(encoding="utf-8")))

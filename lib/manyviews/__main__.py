@@ -1,16 +1,7 @@
-"""What run_all.sh starts. A mistake in runs.yaml, which is read on import, is told without a traceback."""
+"""What run_all.sh starts: `python -m manyviews`."""
 
 import sys
 
-from manyviews.config import ConfigError
-
-try:
-    from manyviews.options import parse_arguments
-except ConfigError as error:
-    sys.exit(f"run_all.sh: error: {error}")
-
-parse_arguments()  # main does so again; here a wrong one is told before the imports, which take seconds
-
-from manyviews.pipeline import main  # noqa: E402
+from manyviews.cli import main
 
 sys.exit(main())

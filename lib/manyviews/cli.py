@@ -1,0 +1,186 @@
+"""What run_all.sh calls: makes the runs of a profile that are missing, then writes the pages."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from manyviews.config import paths
+from manyviews.config.profiles import load_profile
+from manyviews.config.runs import ORIGINAL, STUDIES, run_specs
+from manyviews.config.schema import ConfigError, Profile, RunConfig, suggest
+
+NOTEBOOKS = {  # of the runs that have one of their own
+    "baseline": "02_baseline",
+    "resnet34": "03_resnet34",
+    "views8": "04_eight_views",
+    "supervised": "05_supervised",
+}
+DATA_NOTEBOOK = "01_data"
+PAGES = {"controls": "06_controls", "scaling": "07_scaling", "report": "08_report"}
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of run_all.sh; a wrong one ends the program with a message that lists the valid ones."""
+    # The help text is in run_all.sh, which can show it before anything is installed.
+    parser = argparse.ArgumentParser(prog="run_all.sh", add_help=False)
+    parser.add_argument("--profile", default="demo", metavar="NAME")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--runs", metavar="A,B")
+    what.add_argument("--study", default="", metavar="NAME")
+    parser.add_argument("--jobs", type=int, metavar="N")
+    parser.add_argument("--seeds", metavar="0,1")
+    parser.add_argument("--results", metavar="DIR", type=Path)
+    parser.add_argument("--force", action="store_true")
+    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--publish", action="store_true")
+    options = parser.parse_args(arguments)
+    try:
+        options.profile = load_profile(options.profile)
+        options.study = _names(options.study, "study", STUDIES)
+        needed = [name for study in options.study for name in run_specs().of_study(study)]
+        options.runs = _names(options.runs, "run", list(run_specs().runs)) if options.runs else needed
+        options.runs = options.runs or run_specs().of_study(ORIGINAL)
+        options.seeds = _seeds(options.seeds) if options.seeds else list(options.profile.seeds)
+        if options.jobs is not None and options.jobs < 1:
+            raise ConfigError(f"--jobs takes a whole number from 1, not {options.jobs}")
+    except ConfigError as error:
+        parser.error(str(error))
+    return options
+
+
+def _names(given: str, kind: str, known: Sequence[str]) -> list[str]:
+    names = given.split(",") if given else []
+    for name in names:
+        if name not in known:
+            hint = suggest(name, known)
+            raise ConfigError(f"unknown {kind} '{name}'; {hint}choose among: {', '.join(known)}")
+    return names
+
+
+def _seeds(given: str) -> list[int]:
+    try:
+        seeds = [int(seed) for seed in given.split(",")]
+    except ValueError:
+        seeds = [-1]
+    if not all(0 <= seed < 2**31 for seed in seeds):
+        raise ConfigError(f"--seeds takes whole numbers from 0, such as 0,1,2, not '{given}'")
+    return seeds
+
+
+def run_notebook(notebook: str, output: Path, parameters: dict[str, Any]) -> str:
+    """Execute notebooks/<notebook>.ipynb and keep the executed copy as `output`, which appears whole.
+
+    Args:
+        notebook: name without ending.
+        output: replaced only when all cells have run.
+        parameters: values in place of those of its parameters cell.
+    Returns:
+        Why it failed, with the path of the notebook as far as it came; empty if it did not.
+    """
+    import nbformat
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    from manyviews.config.files import replacing
+    from manyviews.report.pages import clean
+
+    log = paths.results_root() / parameters["profile"] / "logs" / f"{output.parent.name}-{notebook}.ipynb"
+    if output.parent.name.startswith("seed"):
+        log = log.with_name(f"{output.parent.parent.name}-{log.name}")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(paths.NOTEBOOKS / f"{notebook}.ipynb"),
+            str(log),
+            parameters=parameters,
+            cwd=str(paths.NOTEBOOKS),
+            kernel_name="python3",
+            progress_bar=False,
+            extra_arguments=["--log-level=ERROR"],  # no advice on encryption: the kernel is local
+        )
+        with replacing(output) as new:
+            nbformat.write(clean(nbformat.read(log, as_version=4)), new)
+    except PapermillExecutionError as error:
+        return f"{notebook}, cell [{error.exec_count}]: {error.ename}: {error.evalue}\n  log: {log}"
+    log.unlink()
+    return ""
+
+
+def write_page(notebook: str, profile: str) -> str:
+    """Execute a notebook that reads results and export it as HTML and Markdown; gives why it failed."""
+    from manyviews.report.pages import export_page
+
+    folder = paths.results_root() / profile
+    failed = run_notebook(notebook, folder / f"{notebook}.ipynb", {"profile": profile})
+    if not failed:
+        export_page(folder / f"{notebook}.ipynb", folder, notebook.split("_", 1)[1])
+    return failed
+
+
+def run_jobs(options: argparse.Namespace) -> list[str]:
+    """The data notebook and the runs that are missing, side by side; gives what failed."""
+    from manyviews.runs.schedule import Job, do_jobs, make_run, missing_runs, run_title
+    from manyviews.runs.store import RunState, state_of
+
+    profile: Profile = options.profile
+    missing = missing_runs(options.runs, profile, options.seeds, options.force)
+    folder = paths.results_root() / profile.profile
+    jobs = []
+    if not (folder / f"{DATA_NOTEBOOK}.ipynb").exists() or missing:
+        work = partial(
+            run_notebook, DATA_NOTEBOOK, folder / f"{DATA_NOTEBOOK}.ipynb", {"profile": profile.profile}
+        )
+        jobs.append(Job("the data", work))
+    for run in options.runs:
+        if run not in NOTEBOOKS:
+            continue
+        for seed in options.seeds:
+            output = paths.run_folder(profile.profile, run, seed) / "notebook.ipynb"
+            if state_of(output.parent) is RunState.COMPLETE and output.exists():
+                print(f"{run}, seed {seed}: finished before, kept (--force makes it again)")
+                continue
+            parameters = {"profile": profile.profile, "seed": seed}
+            config = next((c for c in missing if (c.run, c.seed) == (run, seed)), None)
+            title = f"{run_specs().title(run)} ({run}), seed {seed}"
+            jobs.append(Job(title, partial(run_notebook, NOTEBOOKS[run], output, parameters), config))
+    others: list[RunConfig] = [config for config in missing if config.run not in NOTEBOOKS]
+    jobs += [Job(run_title(config), partial(make_run, config), config) for config in others]
+    print(f"Profile '{profile.profile}': {len(missing)} runs to make, {len(jobs)} jobs.", flush=True)
+    return do_jobs(jobs, options.jobs)
+
+
+def write_pages(options: argparse.Namespace) -> list[str]:
+    """Our report, and the pages of the studies that were asked for; gives what failed."""
+    from manyviews.runs.schedule import Job, do_jobs
+
+    name = options.profile.profile
+    jobs = [Job(page, partial(write_page, PAGES[page], name)) for page in [*options.study, "report"]]
+    return do_jobs(jobs, options.jobs)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the options say; 0 if all went well, 1 if something failed, 2 if nothing could be begun."""
+    options = parse_arguments(arguments)
+    if options.results is not None:
+        os.environ["MANYVIEWS_RESULTS"] = str(options.results.resolve())
+    folder = paths.results_root() / options.profile.profile
+    try:
+        if options.publish:
+            from manyviews.runs.store import load_own, publish
+
+            publish(load_own(options.profile), paths.published_root() / options.profile.profile)
+            return 0
+        failed = [] if options.report else run_jobs(options)
+        failed += write_pages(options)
+    except ConfigError as error:
+        print(f"run_all.sh: error: {error}", file=sys.stderr)
+        return 2
+    for reason in failed:
+        print(f"FAILED: {reason}", file=sys.stderr)
+    if (folder / "report.html").exists():
+        print(f"Our report: {folder / 'report.html'}")
+    return 1 if failed else 0

@@ -1,0 +1,132 @@
+"""Profiles: a study at one scale, from a file of notebooks/profiles/, and what a notebook overrides."""
+
+import ast
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from manyviews.config import paths
+from manyviews.config.schema import ConfigError, Profile, RunConfig, Section, explain, suggest
+
+
+class NotebookParameters(Section):
+    """What the parameters cell of a notebook holds."""
+
+    profile: str
+    seed: int = 0
+    overrides: dict[str, Any] = Field(
+        default_factory=dict
+    )  # of the profile, such as {"training": {"epochs": 20}}
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """YAML in which a name is given once; PyYAML alone would keep the last of two."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            names = [key.value for key, _ in node.value]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise yaml.YAMLError(f"'{twice}' is there twice")
+        return mapping
+
+
+def read_yaml(path: Any, hint: str) -> dict[str, Any]:
+    """The names and values of a YAML file.
+
+    Args:
+        path: of the file.
+        hint: what the file must hold, for the message.
+    Raises:
+        ConfigError: not YAML, or no mapping; names the file.
+    """
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML in UTF-8: {error}") from None
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise ConfigError(f"{path}: must hold {hint}")
+    return values
+
+
+def profile_names() -> list[str]:
+    """The profiles there are."""
+    return sorted(path.stem for path in paths.PROFILES.glob("*.yaml"))
+
+
+def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
+    """A profile, checked before anything is run.
+
+    Args:
+        name: of a file of notebooks/profiles/.
+        overrides: values in place of the profile's, such as {"training": {"epochs": 20}}.
+    Raises:
+        ConfigError: no such profile, or a value that no run can use; names the file and the key.
+    """
+    path, known = paths.PROFILES / f"{name}.yaml", profile_names()
+    if name not in known:
+        raise ConfigError(
+            f"unknown profile '{name}'; {suggest(str(name), known)}choose one of: {', '.join(known)}"
+        )
+    values = read_yaml(path, f"`name: value` lines, such as `profile: {name}`")
+    of_runs = sorted((RunConfig.model_fields.keys() - Profile.model_fields.keys()) & values.keys())
+    if of_runs:
+        raise ConfigError(f"{path}: '{of_runs[0]}' belongs to a run, not to a profile: remove it")
+    if values.get("profile") != name:
+        raise ConfigError(f"{path}: write `profile: {name}`, the file's own name")
+    try:
+        profile = Profile(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return override(profile, overrides or {})
+
+
+def override(profile: Profile, values: Mapping[str, Any]) -> Profile:
+    """A profile with some values replaced; keys within a section that are not named stay.
+
+    Raises:
+        ConfigError: an unknown key, with the closest known one, or a value of the wrong kind.
+    """
+    merged = profile.model_dump()
+    for key, value in values.items():
+        if isinstance(merged.get(key), dict) and isinstance(value, Mapping):
+            merged[key] = merged[key] | dict(value)
+        else:
+            merged[key] = value
+    return type(profile)(**merged)
+
+
+def notebook_parameters(namespace: Mapping[str, Any]) -> NotebookParameters:
+    """The parameters of a running notebook, those injected by papermill included.
+
+    Papermill only warns of a parameter that the notebook does not know; here it is an error, and so is a name
+    in the parameters cell that means nothing.
+
+    Args:
+        namespace: the notebook's `globals()`.
+    Raises:
+        ConfigError: a name that is no parameter, with the closest one that is, or a value of the wrong type.
+    """
+    cells = [cell for cell in namespace.get("In", ()) if cell.startswith("# Parameters")]
+    statements = [node for cell in cells for node in ast.parse(cell).body]
+    targets = [
+        target
+        for node in statements
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+    ]
+    names = {target.id for target in targets if isinstance(target, ast.Name)}
+    names |= NotebookParameters.model_fields.keys()
+    values = {name: namespace[name] for name in sorted(names) if name in namespace}
+    try:
+        return NotebookParameters.model_validate(values, strict=True)
+    except ValidationError as error:
+        raise ConfigError(explain(error, NotebookParameters)) from None
+
+
+def notebook_profile(namespace: Mapping[str, Any]) -> Profile:
+    """The profile of a running notebook, from its `profile` and `overrides`; see notebook_parameters."""
+    parameters = notebook_parameters(namespace)
+    return load_profile(parameters.profile, parameters.overrides)

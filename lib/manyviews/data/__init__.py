@@ -1,0 +1,1 @@
+"""Images and labels: one format, its checks, and the datasets that can be made."""

@@ -1,0 +1,244 @@
+"""How a network is judged: which images the probes are fitted on, and which they are scored on.
+
+Training classes (ID): fitted on the training images, scored on the validation images. Unseen classes (OOD):
+fitted on some of their images, scored on the others. Features are not changed and images not augmented.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from manyviews.config.schema import ConfigError, EvaluationConfig
+from manyviews.data.dataset import Dataset
+from manyviews.probes.features import Features
+from manyviews.probes.knn import knn_predict, nearest
+from manyviews.probes.linear import fit_linear
+
+SPLITS = ("train", "val", "ood")
+# Accuracy: its split, and the column of the predictions that it is computed from.
+MEASURES = {
+    "id_knn_accuracy": ("id", "knn"),
+    "id_linear_accuracy": ("id", "linear"),
+    "ood_knn_accuracy": ("ood", "knn"),
+    "ood_linear_accuracy": ("ood", "linear"),
+    "ood_knn_folds_accuracy": ("ood", "knn_folds"),
+    "ood_linear_folds_accuracy": ("ood", "linear_folds"),
+}
+COLUMNS = ["split", "image", "label", "knn", "linear", "knn_folds", "linear_folds"]  # of predictions
+OOD_SEED = 42  # of the permutation that chooses the OOD images to fit on, as in the original
+HELD_OUT = 0.2  # of the fitted images, on which the probe sweep chooses C
+RAW_PIXELS_SIDE = 32  # to which larger images are averaged, so that a linear probe of them is affordable
+
+Labels = dict[str, Tensor]  # (N,) int64 for each of SPLITS
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What the probes predict, and how their linear fits ended."""
+
+    predictions: pd.DataFrame  # see evaluate
+    converged: bool  # all linear fits
+    gradient_norm: float  # the largest, see linear.LinearProbe
+
+
+def accuracy(predicted: Tensor, labels: Tensor) -> float:
+    """Fraction of images whose predicted class (M,) is the right one (M,)."""
+    return (predicted == labels).double().mean().item()
+
+
+def ood_split(n: int, fit_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the OOD images to fit the probes on and to score, as the original draws them."""
+    order = np.random.RandomState(OOD_SEED).permutation(n)  # noqa: NPY002
+    held_out = int(round(1 - fit_fraction, 9) * n)  # rounded, for 1 - 0.8 is a little less than 0.2
+    return np.flatnonzero(order >= held_out), np.flatnonzero(order < held_out)
+
+
+def ood_folds(labels: Tensor, folds: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Indices of the OOD images to fit on and to score, so that each is scored once; stratified by class."""
+    from sklearn.model_selection import StratifiedKFold
+
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=OOD_SEED)
+    for fit, test in splitter.split(np.zeros(len(labels)), labels.cpu().numpy()):
+        yield torch.from_numpy(fit), torch.from_numpy(test)
+
+
+def evaluate(features: Features, labels: Labels, config: EvaluationConfig, folds: bool) -> Evaluation:
+    """Fit both probes to the features of training and of unseen classes, and apply them to the scored images.
+
+    Args:
+        features, labels: by split.
+        config: neighbours, penalty, and how the unseen classes are divided.
+        folds: also score each image of the unseen classes once, in stratified folds.
+    Returns:
+        Predictions with a row for each validation image (split "id") and each image of unseen classes
+        ("ood"). Columns: split, image (its index in the split), label, knn, linear, and for OOD knn_folds and
+        linear_folds. What was not scored is missing.
+    """
+    tasks = [
+        ("id", "", features["train"], labels["train"], features["val"], torch.arange(len(labels["val"])))
+    ]
+    ood_parts = [("", *map(torch.from_numpy, ood_split(len(labels["ood"]), config.ood_fit_fraction)))]
+    if folds:
+        ood_parts += [("_folds", fit, test) for fit, test in ood_folds(labels["ood"], config.ood_folds)]
+    x, y = features["ood"], labels["ood"]
+    tasks += [("ood", suffix, x[fit], y[fit], x[test], test) for suffix, fit, test in ood_parts]
+
+    columns = {
+        split: {name: np.full(len(labels[of]), -1) for name in COLUMNS[3:]}
+        for split, of in (("id", "val"), ("ood", "ood"))
+    }
+    probes = []
+    for split, suffix, fit, fit_labels, test, scored in tasks:
+        _, indices = nearest(fit, test, config.neighbours)
+        knn = knn_predict(fit_labels, indices, int(fit_labels.max()) + 1)
+        probes.append(fit_linear(fit, fit_labels, config.linear_c, config.linear_max_iter))
+        columns[split][f"knn{suffix}"][scored] = knn.cpu()
+        columns[split][f"linear{suffix}"][scored] = probes[-1].predict(test).cpu()
+    tables = [
+        pd.DataFrame(
+            {"split": split, "image": range(len(labels[of])), "label": labels[of].cpu()} | columns[split]
+        )
+        for split, of in (("id", "val"), ("ood", "ood"))
+    ]
+    table = pd.concat(tables, ignore_index=True)[COLUMNS].astype(dict.fromkeys(COLUMNS[1:], "Int64"))
+    return Evaluation(
+        table.where(table != -1),
+        all(probe.converged for probe in probes),
+        max(probe.gradient_norm for probe in probes),
+    )
+
+
+def correct(predictions: pd.DataFrame, measure: str) -> pd.Series:
+    """Whether each scored image was classified right, by its index; see MEASURES."""
+    split, column = MEASURES[measure]
+    rows = predictions[(predictions["split"] == split) & predictions[column].notna()].set_index("image")
+    return (rows[column] == rows["label"]).astype(bool)
+
+
+def accuracies(predictions: pd.DataFrame) -> dict[str, float]:
+    """The fraction of images classified right, for each of MEASURES that was scored."""
+    scored = [name for name, (_, column) in MEASURES.items() if predictions[column].notna().any()]
+    return {measure: float(correct(predictions, measure).mean()) for measure in scored}
+
+
+# -------------------------------------------------------------------------------------------- few labels
+
+
+def few_labels(labels: Labels, config: EvaluationConfig) -> int:
+    """Labels a class that the OOD probes are fitted on, or as many as the training images have."""
+    n_fit = len(ood_split(len(labels["ood"]), config.ood_fit_fraction)[0])
+    ood_classes, classes = (int(labels[name].max()) + 1 for name in ("ood", "train"))
+    return min(n_fit // ood_classes, len(labels["train"]) // classes)
+
+
+def few_label_draws(labels: Labels, config: EvaluationConfig) -> Iterator[Tensor]:
+    """Indices of training images, with as many labels a class as the OOD probes are fitted on."""
+    from sklearn.model_selection import StratifiedShuffleSplit
+
+    train = labels["train"].cpu().numpy()
+    n_classes = int(train.max()) + 1
+    n_fit = few_labels(labels, config) * n_classes
+    if len(train) - n_fit < n_classes:  # nothing to draw: that many labels are all there are
+        yield torch.arange(len(train))
+        return
+    draws = StratifiedShuffleSplit(config.few_label_draws, train_size=n_fit, random_state=OOD_SEED)
+    for fit, _ in draws.split(np.zeros(len(train)), train):
+        yield torch.from_numpy(fit)
+
+
+def few_label_accuracies(features: Features, labels: Labels, config: EvaluationConfig) -> dict[str, float]:
+    """ID accuracies of probes that see no more labels a class than the OOD probes; means over some draws."""
+    x, y, of_draws = features["train"], labels["train"], []
+    for rows in few_label_draws(labels, config):
+        _, indices = nearest(x[rows], features["val"], config.neighbours)
+        knn = knn_predict(y[rows], indices, int(y.max()) + 1)
+        linear = fit_linear(x[rows], y[rows], config.linear_c, config.linear_max_iter).predict(
+            features["val"]
+        )
+        of_draws.append([accuracy(predicted, labels["val"]) for predicted in (knn, linear)])
+    knn, linear = np.mean(of_draws, axis=0).tolist()
+    return {"id_few_labels_knn_accuracy": knn, "id_few_labels_linear_accuracy": linear}
+
+
+# --------------------------------------------------------------------------------- raw pixels, and checks
+
+
+def raw_pixel_features(images: dict[str, Tensor]) -> Features:
+    """Pixels as features, a baseline that a representation must exceed: (N, 3 x side x side) in [0, 1].
+
+    Args:
+        images: (N, 3, H, W) uint8, by split; averaged to RAW_PIXELS_SIDE where they are larger.
+    """
+    pixels = {}
+    for name, of_split in images.items():
+        side = min(of_split.shape[-1], RAW_PIXELS_SIDE)
+        parts = [F.adaptive_avg_pool2d(part.float() / 255, side).flatten(1) for part in of_split.split(4096)]
+        pixels[name] = torch.cat(parts)
+    return pixels
+
+
+def held_out(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices of the fitted images to fit on and of those to choose C on.
+
+    Raises:
+        ValueError: a class has too few images to hold out a fifth of.
+    """
+    from sklearn.model_selection import StratifiedShuffleSplit
+
+    splitter = StratifiedShuffleSplit(1, test_size=HELD_OUT, random_state=OOD_SEED)
+    fit, chosen_on = next(splitter.split(np.zeros(len(labels)), labels.cpu().numpy()))
+    return torch.from_numpy(fit), torch.from_numpy(chosen_on)
+
+
+def check_probes(dataset: Dataset, config: EvaluationConfig) -> None:
+    """See that the probes have images enough, before anything is trained: all splits are tried on the labels.
+
+    Raises:
+        ConfigError: they have not; names the key to change.
+    """
+    labels = {name: torch.from_numpy(getattr(dataset, name).labels) for name in SPLITS}
+    fit, test = ood_split(len(labels["ood"]), config.ood_fit_fraction)
+    if len(test) == 0:
+        raise ConfigError(
+            f"evaluation.ood_fit_fraction {config.ood_fit_fraction} leaves no OOD image to score; lower it"
+        )
+    smallest = int(torch.bincount(labels["ood"]).min())
+    if config.ood_folds > smallest:
+        raise ConfigError(
+            f"evaluation.ood_folds {config.ood_folds} exceeds the {smallest} images of the smallest unseen "
+            "class; lower it"
+        )
+    if few_labels(labels, config) == 0 or len(labels["ood"][fit].unique()) < 2:
+        raise ConfigError(
+            f"evaluation.ood_fit_fraction {config.ood_fit_fraction} leaves less than one image of each "
+            "unseen class to fit the probes on; raise it"
+        )
+    folds = [rows for rows, _ in ood_folds(labels["ood"], config.ood_folds)]
+    fewest = min(len(rows) for rows in (fit, *folds, *few_label_draws(labels, config)))
+    if config.neighbours > fewest:
+        raise ConfigError(
+            f"evaluation.neighbours {config.neighbours} exceeds the {fewest} fitted images; lower it"
+        )
+    if config.sweep:
+        _check_sweep(labels, fit, fewest, config)
+
+
+def _check_sweep(labels: Labels, fit: np.ndarray, fewest: int, config: EvaluationConfig) -> None:
+    if min(config.sweep_neighbours) > fewest:
+        raise ConfigError(
+            f"evaluation.sweep_neighbours: none of {config.sweep_neighbours} is at most {fewest}, the "
+            "number of fitted images; add a smaller one"
+        )
+    for name, fitted in (("training", labels["train"]), ("OOD", labels["ood"][fit])):
+        try:
+            held_out(fitted)
+        except ValueError as error:
+            raise ConfigError(
+                f"evaluation.sweep: no fifth of the {name} images can be held out to choose C ({error}); "
+                "use more images a class, or set it to false"
+            ) from None

@@ -1,0 +1,293 @@
+"""Figures of runs and tables. Colour, marker and dash tell lines apart, so that they read in grey."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle, islice
+from textwrap import shorten
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter
+
+from manyviews.data.dataset import Dataset
+from manyviews.report.tables import MEASURE_TITLES, NOT_RUN, PERCENT, title
+from manyviews.runs.store import Run, Runs
+from manyviews.stats.compare import learning_curve
+from manyviews.stats.intervals import CONFIDENCE
+from manyviews.stats.scaling import LAWS, ErrorCurve, fit
+
+# Colours of Okabe and Ito, told apart by most colour-blind readers, from dark to light.
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7")
+MARKERS = ("o", "s", "^", "v", "D", "X")
+DASHES = ("-", "--", "-.", ":")
+RIGHT, WRONG, QUERY = "#0072B2", "#D55E00", "#000000"  # frames of neighbours
+LEVEL = "0.6"  # what is no run: chance, baselines without training, the diagonal
+FIELD = "0.9"  # of the margin
+
+COSTS = {  # column of stats.compare.learning_curve: axis label, divisor
+    "epoch": ("Epoch", 1),
+    "steps": ("Optimiser steps", 1),
+    "views_forwarded": ("Views forwarded (thousands)", 1e3),
+    "macs": ("MACs of training ($10^{12}$)", 1e12),
+    "seconds": ("Wall time (s)", 1),
+}
+WHISKERS = {  # interval of an estimate: how far below its dot, and how it is drawn
+    "seed": (-0.12, {"color": "black", "lw": 1, "marker": "|", "label": "over seeds"}),
+    "image": (0.12, {"color": "0.5", "lw": 3, "label": "over images"}),
+}
+
+
+def styles(n: int) -> list[dict[str, Any]]:
+    """Styles that differ in colour, marker and dash; from the seventh on, the markers are open ones."""
+    looks = zip(cycle(COLOURS), cycle(MARKERS), cycle(DASHES), strict=False)
+    return [
+        {"color": c, "marker": m, "linestyle": dash, "mfc": c if i < len(COLOURS) else "white", "ms": 5}
+        for i, (c, m, dash) in enumerate(islice(looks, n))
+    ]
+
+
+def show(figure: Figure | None, alt: str, name: str = "figure") -> None:
+    """Display a figure in a notebook, or say that there is none.
+
+    Args:
+        figure: None where nothing was run that it could show.
+        alt: a text for those who do not see it.
+        name: of its file in exports.
+    """
+    if figure is None:
+        print(f"{alt}: {NOT_RUN}")
+        return
+    display(figure, metadata={"image/png": {"alt": alt}, "filename": name})
+    plt.close(figure)
+
+
+def learning_curves(
+    runs: Runs,
+    names: Iterable[str],
+    measures: Sequence[str],
+    costs: Sequence[str] = ("epoch",),
+    baselines: Mapping[str, Mapping[str, float]] | None = None,
+) -> Figure | None:
+    """Accuracies of some runs along their training: means over the seeds, with a band from lowest to highest.
+
+    Args:
+        runs: see runs.store.load_results; what is not there is left out.
+        names: of the runs. Of two that are one run under two names, the first is drawn.
+        measures: columns of the metrics, a panel for each.
+        costs: of COSTS; a row of panels for each, or a column where there is one measure.
+        baselines: accuracy by measure, by name; level lines, such as of raw pixels.
+    """
+    drawn = {runs[name][0].name: name for name in reversed(list(names)) if name in runs}
+    drawn = {name: runs[name] for name in reversed(drawn.values())}
+    if not drawn:
+        return None
+    rows, columns = (len(costs), len(measures)) if len(measures) > 1 else (1, len(costs))
+    size = (max(6.0, 3.7 * columns), 3.3 * rows + 0.6)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    panels = [(cost, measure) for cost in costs for measure in measures]
+    for ax, (cost, measure) in zip(axes.flat, panels, strict=True):
+        for (name, seeds), style in zip(drawn.items(), styles(len(drawn)), strict=True):
+            _draw_curve(ax, seeds, measure, cost, title(name), style)
+        for level, accuracy in _levels(drawn, measure, baselines or {}).items():
+            _draw_level(ax, accuracy, level)
+        ax.set(xlabel=COSTS[cost][0], ylabel=f"{MEASURE_TITLES[measure]} (%)")
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=cost in ("epoch", "steps")))
+        _tidy(ax)
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=min(3, columns + 1), frameon=False, fontsize=9)
+    return figure
+
+
+def intervals(
+    table: pd.DataFrame, margin: float | None = None, labels: Sequence[str] = (), x: str = ""
+) -> Figure | None:
+    """Numbers as dots with two whiskers, over seeds and over images, a line for each row of a table.
+
+    Args:
+        table: the fields of stats.intervals.Estimate, fractions of images; where there are such columns, also
+            reported (an open diamond) and relation (at the right; where it is missing, `note`).
+        margin: fraction of images; a grey field from -margin to margin, and a line at zero.
+        labels, x: of the rows and of the numbers, with their unit; default: those of stats.compare.compare.
+    """
+    table = table.reset_index(drop=True)
+    if table["mean"].isna().all():
+        return None
+    several = "measure" in table and table["measure"].nunique() > 1
+    labels = list(labels) or [
+        f"{title(row.run)}: {MEASURE_TITLES[row.measure]}" if several else title(row.run)
+        for row in table.itertuples()
+    ]
+    x = x or f"{MEASURE_TITLES[table['measure'][0]]}: points above\n{title(table['reference'][0])}"
+    figure, ax = plt.subplots(figsize=(9, 1.8 + 0.36 * len(table)), layout="constrained")
+    if margin is not None:
+        field = {"color": FIELD, "lw": 0, "zorder": 0, "label": f"within {PERCENT * margin:g} points"}
+        ax.axvspan(-PERCENT * margin, PERCENT * margin, **field)
+        ax.axvline(0, color="0.4", lw=1)
+    for row, values in table.iterrows():
+        _draw_estimate(ax, row, values)
+    ax.set(xlabel=x, yticks=range(len(labels)), ylim=(len(labels) - 0.5, -0.5))
+    ax.set_yticklabels(labels, fontsize=9)
+    ax.spines[["top", "right"]].set_visible(False)
+    by_label = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    numbers = sorted(set(table.loc[table["n"] > 0, "n"].astype(int)))
+    heading = f"{CONFIDENCE:.0%} intervals, n = {' or '.join(map(str, numbers))} seed(s)"
+    look = {"loc": "outside lower center", "ncols": len(by_label), "frameon": False, "fontsize": 9}
+    figure.legend(by_label.values(), by_label.keys(), title=heading, title_fontsize=9, **look)
+    return figure
+
+
+def forecasts(curve: ErrorCurve | None, measure: str) -> Figure | None:
+    """Errors against views forwarded, and what laws fitted to all but the largest budget forecast.
+
+    Args:
+        curve: of the measure, see stats.scaling.error_curve.
+        measure: one of probes.protocol.MEASURES.
+    """
+    if curve is None:
+        return None
+    figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    label, divisor = COSTS["views_forwarded"]
+    ax.set(xscale="log", xlabel=label, ylabel=f"Error, {MEASURE_TITLES[measure]} (%)")
+    _tidy(ax)
+    x, error = curve.views / divisor, PERCENT * curve.error
+    ax.plot(x[:-1], error[:-1], "o", color=COLOURS[0], label="mean over seeds, fitted to")
+    ax.plot(x[-1:], error[-1:], "s", color=COLOURS[2], label="mean over seeds, held out")
+    dense = np.geomspace(1, curve.x[-1], 100)
+    for law, dash in zip(LAWS, DASHES[::3], strict=True):
+        fitted = LAWS[law](dense, *fit(law, curve.x[:-1], curve.error[:-1], curve.spread))
+        ax.plot(dense * x[0], PERCENT * fitted, dash, color="black", label=law)
+    ax.set_xticks(x, [f"{budget:g}" for budget in x])
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def neighbours(table: pd.DataFrame, dataset: Dataset) -> Figure:
+    """Each query with its nearest images; a right one has a tick and a solid frame, a wrong one a cross.
+
+    Args:
+        table: see probes.feature_space.example_neighbours.
+        dataset: whose images they are.
+    """
+    queries = list(table.groupby(["split", "query"], sort=False))
+    columns = 1 + int(table["rank"].max())
+    size = (1.4 * columns, 1.75 * len(queries))
+    figure, axes = plt.subplots(len(queries), columns, figsize=size, squeeze=False, layout="constrained")
+    for line, ((split, query), rows) in zip(axes, queries, strict=True):
+        kind, names, of_query, of_fit = (
+            ("training class", dataset.class_names, dataset.val, dataset.train)
+            if split == "id"
+            else ("unseen class", dataset.ood_class_names, dataset.ood, dataset.ood)
+        )
+        text = f"{kind}:\n{_short(names[of_query.labels[query]])}"
+        _draw_image(line[0], of_query.images[query], text, QUERY, ":")
+        for ax, row in zip(line[1:], rows.itertuples(), strict=True):
+            mark, colour, dash = ("\u2713", RIGHT, "-") if row.right else ("\u2717", WRONG, "--")
+            text = f"{mark} {_short(names[of_fit.labels[row.neighbour]])}"
+            _draw_image(ax, of_fit.images[row.neighbour], text, colour, dash)
+    return figure
+
+
+def feature_map(table: pd.DataFrame, names: Mapping[str, Sequence[str]]) -> Figure:
+    """The map of features, training classes at the left and unseen ones at the right, in the same plane.
+
+    Args:
+        table: see probes.feature_space.feature_map.
+        names: of the classes, by split ("id", "ood").
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(11, 5), sharex=True, sharey=True, layout="constrained")
+    titles = {"id": "Training classes", "ood": "Unseen classes"}
+    for ax, (split, of_panel) in zip(axes, titles.items(), strict=True):
+        ax.scatter(table["x"], table["y"], s=4, color="0.85")
+        of_split = table[table["split"] == split]
+        for (label, rows), colour, marker in zip(of_split.groupby("label"), COLOURS, MARKERS, strict=False):
+            look = {"color": colour, "marker": marker, "s": 22, "linewidths": 0}
+            ax.scatter(rows["x"], rows["y"], label=_short(names[split][label], 24), **look)
+        ax.set(title=of_panel, xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)", xticks=[], yticks=[])
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3, frameon=False, fontsize=8)
+    return figure
+
+
+def image_grid(images: np.ndarray, row_labels: Sequence[str] = (), title: str = "") -> Figure:
+    """Images in rows and columns.
+
+    Args:
+        images: (rows, columns, H, W, 3), uint8 or float in [0, 1].
+        row_labels: text at the left of each row.
+        title: above the figure.
+    """
+    rows, columns = images.shape[:2]
+    figure, axes = plt.subplots(rows, columns, figsize=(columns + 1.5, rows + 0.4), squeeze=False)
+    for (row, column), ax in np.ndenumerate(axes):
+        ax.imshow(images[row, column], interpolation="nearest")
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    for ax, label in zip(axes[:, 0], row_labels, strict=False):
+        ax.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    return figure
+
+
+# ------------------------------------------------------------------------------------------------- parts
+
+
+def _tidy(ax: Axes) -> None:
+    """Only what helps to read values: light lines across, no frame above and to the right."""
+    ax.grid(axis="y", color="0.9")
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_curve(
+    ax: Axes, seeds: list[Run], measure: str, cost: str, label: str, style: dict[str, Any]
+) -> None:
+    curve = learning_curve(seeds, measure)
+    x = curve[cost] / COSTS[cost][1]
+    ax.plot(x, PERCENT * curve["mean"], label=f"{label} (n = {len(seeds)})", **style)
+    if len(seeds) > 1 and with_band:
+        band = {"color": style["color"], "alpha": 0.12, "lw": 0}
+        ax.fill_between(x, PERCENT * curve["low"], PERCENT * curve["high"], **band)
+
+
+def _levels(drawn: Runs, measure: str, baselines: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Level lines of a panel: chance, and what baselines reach."""
+    key = "classes" if measure.startswith("id") else "ood_classes"
+    chance = {run[0].summary[key] for run in drawn.values()}
+    levels = {f"chance, {n} classes": 1 / n for n in sorted(chance)}
+    return levels | {name: by[measure] for name, by in baselines.items() if measure in by}
+
+
+def _draw_level(ax: Axes, accuracy: float, text: str) -> None:
+    ax.axhline(PERCENT * accuracy, color=LEVEL, lw=1, zorder=0)
+    place = {"xycoords": ("axes fraction", "data"), "xytext": (-2, 2), "textcoords": "offset points"}
+    ax.annotate(text, (1, PERCENT * accuracy), **place, ha="right", fontsize=8, color="0.4")
+
+
+def _draw_estimate(ax: Axes, row: int, values: pd.Series) -> None:
+    """A dot, its two whiskers, and at the right what it is judged to be, or why there is none."""
+    for kind, (shift, look) in WHISKERS.items():
+        low, high = values[f"{kind}_low"], values[f"{kind}_high"]
+        if not np.isnan(low):
+            ax.plot([PERCENT * low, PERCENT * high], [row + shift] * 2, **look)
+    ax.plot(PERCENT * values["mean"], row, "o", color="black")
+    if not np.isnan(values.get("reported", np.nan)):
+        diamond = {"color": COLOURS[2], "mfc": "white", "linestyle": "", "label": "the original"}
+        ax.plot(PERCENT * values["reported"], row, "D", **diamond)
+    if "relation" in values:
+        judged = values.get("note") if pd.isna(values["relation"]) else values["relation"]
+        ax.annotate(judged, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+
+
+def _draw_image(ax: Axes, image: np.ndarray, text: str, colour: str, dash: str) -> None:
+    ax.imshow(image, interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(text, fontsize=8, color=colour)
+    ax.spines[:].set(color=colour, linestyle=dash, linewidth=2)
+
+
+def _short(name: str, width: int = 16) -> str:
+    return shorten(name, width, placeholder="…")

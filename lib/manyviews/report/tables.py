@@ -1,0 +1,326 @@
+"""What runs and statistics say, as tables to be read: accuracies in percent, differences in points."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from manyviews.config.runs import ORIGINAL, run_specs
+from manyviews.config.schema import ClaimsConfig, NetworkConfig, TrainingConfig, ViewConfig
+from manyviews.probes.protocol import accuracies as accuracies_of
+from manyviews.runs.store import CURVES, RAW_PIXELS, Run, Runs
+from manyviews.stats.claims import INITIAL, Verdict, window_start
+from manyviews.stats.classes import confusion_matrix, most_confused
+from manyviews.stats.compare import REPORTED, accuracy_table, cost_to_reach, final_accuracy
+from manyviews.stats.intervals import FIELDS, Estimate
+
+PERCENT = 100
+NOT_RUN = "not run"
+NO_NUMBER = "no number"  # in the original
+MAIN = "id_knn_accuracy"  # on which the studies decide
+ACCURACY = "Accuracy (%)"
+MEASURE_TITLES = {
+    "id_knn_accuracy": "k-NN, training classes",
+    "id_linear_accuracy": "linear, training classes",
+    "ood_knn_accuracy": "k-NN, unseen classes",
+    "ood_linear_accuracy": "linear, unseen classes",
+    "ood_knn_folds_accuracy": "k-NN, unseen classes, in folds",
+    "ood_linear_folds_accuracy": "linear, unseen classes, in folds",
+    "id_few_labels_knn_accuracy": "k-NN, training classes, few labels",
+    "id_few_labels_linear_accuracy": "linear, training classes, few labels",
+}
+EQUAL_TERMS = tuple(MEASURE_TITLES)[4:]  # seen and unseen classes with as many labels
+BASELINES = {RAW_PIXELS: "raw pixels", INITIAL: "random initialisation"}
+COSTS = {  # key of a run's summary: column, divisor
+    "steps": ("Steps", 1),
+    "views_forwarded": ("Views forwarded", 1),
+    "macs": ("MACs of training (G)", 1e9),
+}
+
+
+def title(name: str) -> str:
+    """What a run or a baseline is called."""
+    return BASELINES.get(name) or run_specs().title(name)
+
+
+def percent(fraction: float) -> str:
+    """A fraction as percent, with one digit; "not run" where there is none."""
+    return NOT_RUN if pd.isna(fraction) else f"{PERCENT * fraction:.1f}"
+
+
+def accuracy_text(estimate: Mapping[str, Any]) -> str:
+    """An accuracy in percent; ± over seeds, and in brackets ± over test images and the number of seeds."""
+    if pd.isna(estimate["mean"]):
+        return NOT_RUN
+    seeds, images = (
+        PERCENT * (estimate[f"{of}_high"] - estimate[f"{of}_low"]) / 2 for of in ("seed", "image")
+    )
+    over_images = "" if np.isnan(images) else f"± {images:.1f}, "
+    over_seeds = "" if np.isnan(seeds) else f" ± {seeds:.1f}"
+    return f"{percent(estimate['mean'])}{over_seeds} ({over_images}n = {estimate['n']:.0f})"
+
+
+def difference_text(estimate: Mapping[str, Any]) -> str:
+    """A difference in points, with both intervals and the number of seeds; or why there is none."""
+    if pd.isna(estimate["mean"]):
+        return estimate.get("note") or NOT_RUN
+    ends = {
+        of: (PERCENT * estimate[f"{of}_low"], PERCENT * estimate[f"{of}_high"]) for of in ("seed", "image")
+    }
+    parts = [f"{of}s {low:+.1f} to {high:+.1f}" for of, (low, high) in ends.items() if not np.isnan(low)]
+    parts.append(f"n = {estimate['n']:.0f}")
+    return f"{PERCENT * estimate['mean']:+.1f} ({'; '.join(parts)})"
+
+
+# ---------------------------------------------------------------------------------------------- accuracies
+
+
+def accuracies(runs: Runs, raw_pixels: pd.DataFrame | None) -> pd.DataFrame:
+    """The original's numbers above those measured here, then the baselines; see accuracy_text."""
+    rows = {}
+    for name in run_specs().of_study(ORIGINAL):
+        if name != "supervised":
+            reported = REPORTED.get(name, {})
+            texts = [percent(reported[m]) if m in reported else NO_NUMBER for m in CURVES]
+            rows[title(name), "the original"] = texts
+        rows[title(name), "measured"] = _final(runs, name, CURVES)
+    pixels = {} if raw_pixels is None else accuracies_of(raw_pixels)
+    rows["Raw pixels", "measured"] = [percent(pixels.get(m, np.nan)) for m in CURVES]
+    for seeds in (runs[name] for name in run_specs().of_study(ORIGINAL) if name in runs):
+        network = f"Random initialisation: depth {seeds[0].config.depth}, stem {seeds[0].config.stem}"
+        means = [percent(np.mean([run.metrics[m].iloc[0] for run in seeds])) for m in CURVES]
+        rows.setdefault((network, "measured"), means)  # runs of one network share their initial weights
+    index = pd.MultiIndex.from_tuples(rows, names=["Run", ACCURACY])
+    return pd.DataFrame(list(rows.values()), index, [MEASURE_TITLES[m] for m in CURVES])
+
+
+def equal_terms(runs: Runs) -> pd.DataFrame:
+    """Accuracies on training and unseen classes, measured so that they can be compared."""
+    names = run_specs().of_study(ORIGINAL)
+    rows = [_final(runs, name, EQUAL_TERMS) for name in names]
+    return pd.DataFrame(rows, _index(names), [MEASURE_TITLES[m] for m in EQUAL_TERMS])
+
+
+def sweep(runs: Runs, task: str) -> pd.DataFrame:
+    """Accuracies under other probes, in percent, means over the seeds; runs without a sweep are left out.
+
+    Args:
+        runs: see runs.store.load_results.
+        task: "id" or "ood".
+    Returns:
+        A row for each probe; a column for each run, the first for the random weights of the first.
+    """
+    columns = {}
+    for name in run_specs().of_study(ORIGINAL):
+        tables = [run.sweep for run in runs.get(name, []) if run.sweep is not None]
+        for weights in ("trained",) if columns else ("initial", "trained"):
+            if tables:
+                rows = pd.concat(tables).query("task == @task and weights == @weights")
+                k = rows["neighbours"].map("{:.0f}".format, na_action="ignore").fillna("")
+                by = rows.assign(k=k).groupby(["layer", "normalised", "probe", "k"], sort=False)
+                of = title(name) if weights == "trained" else title(INITIAL)
+                columns[of] = by["accuracy"].mean()
+    return (PERCENT * pd.DataFrame(columns or {NOT_RUN: []})).round(1)
+
+
+def plateau(runs: Runs, names: Iterable[str], claims: ClaimsConfig) -> pd.DataFrame:
+    """How much each accuracy still moved in the last part of the training, in percent, means over seeds."""
+    rows = []
+    for name, measure in product((name for name in names if name in runs), CURVES):
+        curve = pd.concat([run.evaluated for run in runs[name]]).groupby("epoch")[measure].mean()
+        before = window_start(runs[name][0], claims.plateau_window)
+        row = {"Run": title(name), "n": len(runs[name]), ACCURACY: MEASURE_TITLES[measure]}
+        row |= {"initial weights": PERCENT * curve[0], "last part from epoch": before}
+        row |= {"there": PERCENT * curve[before], "end": PERCENT * curve.iloc[-1]}
+        rows.append(row | {"change (points)": row["end"] - row["there"]})
+    return pd.DataFrame(rows or [{"Run": NOT_RUN}]).round(1)
+
+
+def confusion(seeds: list[Run]) -> pd.DataFrame:
+    """Percent of the validation images of a class (row) taken for each class, of the most confused ones."""
+    if not seeds:
+        return pd.DataFrame({NOT_RUN: []})
+    matrix, names = confusion_matrix(seeds, MAIN), seeds[0].class_names(MAIN)
+    chosen = most_confused(matrix)
+    labels = [names[label] for label in chosen]
+    return pd.DataFrame(PERCENT * matrix[np.ix_(chosen, chosen)], labels, labels).round(1)
+
+
+# ------------------------------------------------------------------------------- differences and verdicts
+
+
+def comparison(runs: Runs, compared: pd.DataFrame) -> pd.DataFrame:
+    """A row for each run of a comparison: its accuracies, how it differs from the reference, what it cost.
+
+    Args:
+        runs: see runs.store.load_results.
+        compared: of one measure, see stats.compare.compare.
+    """
+    reference, measure = compared[["reference", "measure"]].iloc[0]
+    others = {"linear (%)": "id_linear_accuracy", "unseen, in folds (%)": "ood_knn_folds_accuracy"}
+    by_run, rows = compared.set_index("run"), []
+    for name in [reference, *by_run.index]:
+        row = {f"{MEASURE_TITLES[measure]} (%)": _final(runs, name, [measure])[0], "Difference (points)": ""}
+        row["Relation"] = "reference"
+        if name != reference:
+            row["Difference (points)"] = difference_text(by_run.loc[name])
+            row["Relation"] = by_run.loc[name, "relation"]
+        for run in runs.get(name, [])[:1]:
+            of = {"initial (%)": [one.metrics[measure].iloc[0] for one in runs[name]]}
+            of |= {words: [one.summary[m] for one in runs[name]] for words, m in others.items()}
+            row |= {words: percent(np.mean(values)) for words, values in of.items()}
+            row |= {"Epochs": f"{run.summary['epoch']:.0f}"} | _costs(run)
+        rows.append(row)
+    return pd.DataFrame(rows, _index([reference, *by_run.index])).fillna("")
+
+
+def differences(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of estimates, to be read.
+
+    Args:
+        table: of stats.compare.compare, factorial_effects, or stats.claims.verdicts_table.
+    """
+    rows = [row for _, row in table.iterrows()]
+    what = "Effect" if "effect" in table else "Difference of"
+    columns = {what: table["effect"] if "effect" in table else [finding_title(row) for row in rows]}
+    columns |= {ACCURACY: table["measure"].map(MEASURE_TITLES)} if "measure" in table else {}
+    columns["Points"] = [difference_text(row) for row in rows]
+    columns |= {key.capitalize(): table[key] for key in ("relation", "outcome") if key in table}
+    if "judgement" in table:  # of what was not tested
+        columns["Outcome"] = table["outcome"].fillna(table["judgement"])
+    keys = [key for key in ("claim", "compared") if key in table]
+    return pd.DataFrame(columns | {key: table[key] for key in keys}).fillna("").set_index([*keys, what])
+
+
+def beside_published(published: Runs, own: Runs) -> pd.DataFrame:
+    """Published and own accuracies of the runs that are in both, and whether their intervals overlap."""
+    rows = []
+    for name, measure in product((name for name in published if name in own), CURVES):
+        a, b = (final_accuracy(runs[name], measure) for runs in (published, own))
+        agree = "yes" if a.low <= b.high and b.low <= a.high else "no"
+        texts = [accuracy_text(asdict(a)), accuracy_text(asdict(b)), f"{PERCENT * (b.mean - a.mean):+.1f}"]
+        rows.append([title(name), MEASURE_TITLES[measure], *texts, agree])
+    columns = ["Run", ACCURACY, "published", "yours", "yours − published (points)", "agree"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def verdicts(judged: Sequence[Verdict]) -> pd.DataFrame:
+    """The outcome on each claim, as the original compared and with the confound removed."""
+    rows = [
+        {
+            "The original's claim": verdict.claim.claimed,
+            "As it compared": verdict.as_reported.outcome,
+            "What stands in the way": verdict.claim.confound,
+            "So compared instead": verdict.claim.control,
+            "Verdict": verdict.controlled.outcome,
+        }
+        for verdict in judged
+    ]
+    return pd.DataFrame(rows, pd.Index([verdict.claim.key for verdict in judged], name="Claim"))
+
+
+def finding_title(row: Mapping[str, Any]) -> str:
+    """What a difference is taken of; empty where there is none."""
+    run, reference = row["run"], row["reference"]
+    if pd.isna(run):
+        return ""
+    return f"{title(run)} {'since' if reference.startswith('epoch ') else '−'} {title(reference)}"
+
+
+def numbers(estimates: Mapping[str, Estimate | None]) -> pd.DataFrame:
+    """Estimates by name, in their own unit; None where there is none."""
+    rows = {name: asdict(one) for name, one in estimates.items() if one is not None}
+    return pd.DataFrame(rows or {NOT_RUN: dict.fromkeys(FIELDS, "")}).T.round(3)
+
+
+# ------------------------------------------------------------------------------------------ cost and facts
+
+
+def cost(runs: Runs, names: Iterable[str]) -> pd.DataFrame:
+    """What each run cost; times are means over the seeds, without the final evaluation."""
+    rows = {}
+    for name in (name for name in names if name in runs):
+        run, times = runs[name][0], {"Wall time (s)": "wall_time_s", "CPU time (s)": "cpu_time_s"}
+        row = {"Parameters (M)": f"{run.summary['parameters'] / 1e6:.2f}"} | _costs(run)
+        row["MACs of a view (M)"] = f"{run.summary['macs_per_view'] / 1e6:,.1f}"
+        means = {words: np.mean([one.environment[key] for one in runs[name]]) for words, key in times.items()}
+        rows[title(name)] = row | {words: f"{value:,.0f}" for words, value in means.items()}
+    return pd.DataFrame.from_dict(rows or {NOT_RUN: {}}, orient="index")
+
+
+def _costs(run: Run) -> dict[str, str]:
+    return {words: f"{run.summary[key] / divisor:,.0f}" for key, (words, divisor) in COSTS.items()}
+
+
+def cost_of_accuracy(runs: Runs, names: Sequence[str], targets: Sequence[str], measure: str) -> pd.DataFrame:
+    """Between which points of its mean curve each run first reached the final accuracy of some runs."""
+    rows = []
+    there = ([name for name in of if name in runs] for of in (targets, names))
+    for target, name in product(*there):
+        goal, whole = final_accuracy(runs[target], measure).mean, runs[target][0].summary["macs"]
+        row = {"To reach": f"{title(target)}: {percent(goal)} %", "Run": title(name)}
+        row["ends at (%)"] = _final(runs, name, [measure])[0]
+        paid = cost_to_reach(runs[name], measure, goal)
+        columns = {"epochs": "epoch", "views forwarded": "views_forwarded"} if paid is not None else {}
+        row |= {words: " to ".join(f"{x:,.0f}" for x in paid[key].unique()) for words, key in columns.items()}
+        spent = "not reached" if paid is None else f"{paid['macs'].iloc[-1] / whole:.2f}"
+        rows.append(row | {"MACs, of the target's whole run": spent})
+    return pd.DataFrame(rows or [{"To reach": NOT_RUN}]).fillna("")
+
+
+def data_facts(runs: Runs) -> pd.DataFrame:
+    """The images and labels that all runs share, and what chance would give."""
+    facts: dict[str, Any] = {"dataset": NOT_RUN}
+    for run in [seeds[0] for seeds in runs.values()][:1]:
+        s, size = run.summary, run.config.data.image_size
+        kind = "synthetic: drawn by a program" if s["synthetic"] else "photographs"
+        facts = {"dataset": f"{run.environment['dataset']}, {kind}, {size} x {size} pixels"}
+        for words, prefix, fitted, scored in (
+            ("training", "", "train_images", "val_images"),
+            ("unseen", "ood_", "ood_fit_images", "ood_test_images"),
+        ):
+            n = s[f"{prefix}classes"]
+            facts[f"{words} classes"] = f"{n}, chance {percent(1 / n)} %"
+            facts[f"{words} classes: images fitted on, and of a class"] = f"{s[fitted]:,}, {s[fitted] / n:g}"
+            facts[f"{words} classes: images scored"] = f"{s[scored]:,}"
+    return pd.DataFrame({"": facts})
+
+
+def settings(runs: Runs, names: Iterable[str]) -> pd.DataFrame:
+    """The settings in which some run departs from the original's recipe: its value, then that of each run."""
+    sections = {"network": NetworkConfig(), "views": ViewConfig(), "training": TrainingConfig()}
+    columns = {
+        "the original": {f"{s}.{key}": _plain(value) for s, of in sections.items() for key, value in of}
+    }
+    for name in (name for name in names if name in runs):
+        config = runs[name][0].config
+        column = {key: str(getattr(config, key)) for key in ("objective", "depth", "stem", "n_views")}
+        column |= {f"{s}.{key}": _plain(value) for s in sections for key, value in getattr(config, s)}
+        columns[title(name)] = column | {"seeds": ", ".join(str(run.seed) for run in runs[name])}
+    table = pd.DataFrame(columns).fillna("")
+    return table[table.nunique(axis=1) > 1].rename_axis("Setting")
+
+
+def _plain(value: Any) -> str:
+    """As text, 1.0 like 1."""
+    return str(value).removesuffix(".0")
+
+
+def environment(runs: Runs) -> pd.DataFrame:
+    """Code, libraries and machine; several values where the runs differ."""
+    skipped = ("seed", "class_names", "time_s", "views_forwarded", "macs", "resumed_with")
+    of_runs = [run.environment for seeds in runs.values() for run in seeds]
+    keys = [key for key in (of_runs[0] if of_runs else {}) if not key.endswith(skipped)]
+    values = {key: ", ".join(dict.fromkeys(str(one.get(key)) for one in of_runs)) for key in keys}
+    return pd.DataFrame({"": values or {"environment": NOT_RUN}})
+
+
+def _final(runs: Runs, name: str, measures: Sequence[str]) -> list[str]:
+    return [accuracy_text(row) for _, row in accuracy_table(runs, [name], measures).iterrows()]
+
+
+def _index(names: Iterable[str]) -> pd.Index:
+    return pd.Index([title(name) for name in names], name="Run")

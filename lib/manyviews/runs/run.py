@@ -1,0 +1,315 @@
+"""One run from its configuration to its folder of results."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from manyviews.config import paths
+from manyviews.config.files import read_json, replacing, write_json
+from manyviews.config.schema import ConfigError, Profile, RunConfig
+from manyviews.data.dataset import Dataset, load_dataset
+from manyviews.probes.features import Features, split_features
+from manyviews.probes.protocol import (
+    SPLITS,
+    Labels,
+    accuracies,
+    check_probes,
+    evaluate,
+    few_label_accuracies,
+    few_labels,
+    ood_split,
+    raw_pixel_features,
+)
+from manyviews.runs.environment import describe_environment, note_environment
+from manyviews.runs.store import (
+    CURVES,
+    RAW_PIXELS,
+    Run,
+    RunState,
+    check_recipe,
+    failure_of,
+    load_run,
+    partial_folder,
+    run_lock,
+    state_of,
+    write_table,
+)
+from manyviews.simclr.models import SimCLR, count_macs, count_parameters, make_simclr
+from manyviews.simclr.train import (
+    Recipe,
+    Trainer,
+    TrainingFailed,
+    check_batches,
+    repeatable,
+    resolve_device,
+    resolve_precision,
+)
+from manyviews.simclr.views import ViewStrengths
+
+# Forward, gradient of the activations, gradient of the weights: each about as many multiply-adds.
+FORWARDS_OF_A_TRAINING_STEP = 3
+
+
+def run(config: RunConfig) -> Run:
+    """Train and probe one run, or load it if it is finished, or resume it where it was interrupted.
+
+    While it runs, its folder is called `<folder>.partial`; the last act is to rename it. So a folder
+    without that ending is complete.
+
+    Raises:
+        ConfigError: the configuration cannot be run, or differs from the one that made what is there.
+        DataError: the dataset is not usable.
+        TrainingFailed: the loss is not finite, now or when it was last tried.
+    """
+    folder = paths.run_folder(config.profile, config.run, config.seed)
+    with run_lock(folder):
+        if state_of(folder) is RunState.COMPLETE:
+            check_recipe(config, folder)
+            print(f"{config.run} seed {config.seed}: finished before, kept")
+        else:
+            _make(config, folder)
+        return load_run(folder)
+
+
+def raw_pixels(profile: Profile, dataset: Dataset) -> pd.DataFrame:
+    """What the probes predict from raw pixels, a baseline of a profile; kept if it is there already.
+
+    Returns:
+        See probes.protocol.evaluate.
+    """
+    path = paths.results_root() / profile.profile / f"{RAW_PIXELS}.csv"
+    made_from = {"data_sha256": dataset.checksum, "evaluation": profile.evaluation.model_dump(mode="json")}
+    note = path.with_suffix(".json")
+    if not (path.exists() and note.exists() and made_from.items() <= read_json(note).items()):
+        note.unlink(missing_ok=True)  # from here on the table may be another's
+        images, labels = split_tensors(dataset, resolve_device(profile.device))
+        with repeatable():
+            evaluation = evaluate(raw_pixel_features(images), labels, profile.evaluation, folds=True)
+        write_table(evaluation.predictions, path)
+        write_json(note, made_from | convergence(evaluation))
+    return pd.read_csv(path)
+
+
+def convergence(evaluation: Any) -> dict[str, Any]:
+    """How the linear fits of an evaluation ended, as metrics and summary have it."""
+    return {"linear_converged": evaluation.converged, "linear_gradient_norm": evaluation.gradient_norm}
+
+
+def split_tensors(dataset: Dataset, device: torch.device) -> tuple[dict[str, Tensor], Labels]:
+    """Images (N, 3, H, W) uint8 and labels (N,) of a dataset, by split, on a device."""
+    images = {name: getattr(dataset, name).as_tensor().to(device) for name in SPLITS}
+    labels = {name: torch.from_numpy(getattr(dataset, name).labels).to(device) for name in SPLITS}
+    return images, labels
+
+
+def first_of_each_class(labels: Tensor, fraction: float) -> Tensor:
+    """Indices, in order, of the first images of each class: this fraction of them, and at least one.
+
+    Args:
+        labels: (N,) int64.
+        fraction: above 0, up to 1.
+    """
+    of_classes = [(labels == label).nonzero()[:, 0] for label in labels.unique()]
+    return torch.cat([rows[: max(1, round(fraction * len(rows)))] for rows in of_classes]).sort().values
+
+
+def recipe_of(config: RunConfig) -> Recipe:
+    """The part of a configuration that says how to train."""
+    return Recipe(
+        n_views=config.n_views,
+        view_size=config.view_size,
+        frozen=config.views.frozen,
+        strengths=ViewStrengths(**config.views.model_dump(exclude={"size", "frozen"})),
+        **config.training.model_dump(exclude={"image_fraction", "precision"}),
+    )
+
+
+def make_model(config: RunConfig, n_classes: int) -> SimCLR:
+    """A run's network with its initial weights, on its device and in its type.
+
+    Args:
+        config: of the run.
+        n_classes: of the training images; the head of a supervised run has that size.
+    """
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.training.precision, device)
+    model = make_simclr(
+        config.seed,
+        depth=config.depth,
+        stem=config.stem,
+        n_classes=n_classes if config.objective == "supervised" else None,
+        **config.network.model_dump(),
+    )
+    dtype = torch.float64 if precision == torch.float64 else torch.float32
+    return model.to(device, dtype, memory_format=torch.channels_last)
+
+
+def check(config: RunConfig, dataset: Dataset) -> None:
+    """See that a run can be made on a dataset, before anything is trained.
+
+    Raises:
+        ConfigError: it cannot; names the key to change.
+    """
+    labels = torch.from_numpy(dataset.train.labels)
+    try:
+        resolve_device(config.device)
+        check_batches(len(first_of_each_class(labels, config.training.image_fraction)), recipe_of(config))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    check_probes(dataset, config.evaluation)
+
+
+def _make(config: RunConfig, folder: Path) -> None:
+    """Train, from wherever the run stands, and put the final features to the probes."""
+    partial = partial_folder(folder)
+    if (partial / "config.json").exists():
+        check_recipe(config, partial)
+    if failure_of(folder):
+        raise TrainingFailed(f"{failure_of(folder)} To try again, delete {partial}, or use --force")
+    dataset = load_dataset(config.data)
+    check(config, dataset)
+    write_json(partial / "config.json", config.model_dump(mode="json"))
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.training.precision, device)
+    about_data = {
+        "dataset": dataset.name,
+        "data_sha256": dataset.checksum,
+        "seed": config.seed,
+        "class_names": list(dataset.class_names),
+        "ood_class_names": list(dataset.ood_class_names),
+    }
+    note_environment(partial / "environment.json", describe_environment(device, precision) | about_data)
+
+    images, labels = split_tensors(dataset, device)
+    used = first_of_each_class(labels["train"], config.training.image_fraction)
+    trainer = Trainer(
+        make_model(config, dataset.train.n_classes),
+        images["train"][used],
+        recipe_of(config),
+        config.seed,
+        labels=labels["train"][used] if config.objective == "supervised" else None,
+        precision=precision,
+        checkpoint=partial / "checkpoint.pt",
+        evaluate=lambda model, epoch: _evaluate(model, epoch, config, images, labels, partial),
+        every_epochs=config.evaluation.every_epochs,
+        name=f"{config.run} seed {config.seed}",
+    )
+    try:
+        trainer.run(lambda progress: write_table(pd.DataFrame(progress.metrics), partial / "metrics.csv"))
+    except TrainingFailed as error:
+        write_json(partial / "failed.json", {"reason": str(error)})
+        raise
+    with repeatable():
+        _finish(trainer, config, dataset, images, labels, partial)
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+    (folder / "checkpoint.pt").unlink()  # last, for until the renaming it could still be needed
+
+
+def _evaluate(
+    model: SimCLR, epoch: int, config: RunConfig, images: dict[str, Tensor], labels: Labels, folder: Path
+) -> dict[str, Any]:
+    """Accuracies along the way; what the probes say of each image is kept of the first and the last epoch."""
+    kept = {0: "predictions_initial.csv", config.training.epochs: "predictions.csv"}
+    features = split_features(model.backbone, images, config.evaluation.batch_size)["fc"]
+    evaluation = evaluate(features, labels, config.evaluation, folds=epoch in kept)
+    if epoch in kept:
+        write_table(evaluation.predictions, folder / kept[epoch])
+    measured = accuracies(evaluation.predictions)
+    return {measure: measured[measure] for measure in CURVES} | convergence(evaluation)
+
+
+def _finish(
+    trainer: Trainer,
+    config: RunConfig,
+    dataset: Dataset,
+    images: dict[str, Tensor],
+    labels: Labels,
+    folder: Path,
+) -> None:
+    """Write all else that a finished run holds."""
+    progress, started = trainer.progress, time.perf_counter()
+    summary = _summary(trainer, config, dataset, folder)
+    if not config.evaluation.brief:
+        from safetensors.torch import save_file
+
+        with replacing(folder / "model.safetensors") as new:
+            save_file({name: value.contiguous() for name, value in trainer.model.state_dict().items()}, new)
+        summary |= _look_closely(trainer.model, config, dataset, images, labels, folder)
+    environment = read_json(folder / "environment.json") | {
+        "wall_time_s": round(progress.wall_time_s, 1),
+        "cpu_time_s": round(progress.cpu_time_s, 1),
+        "final_evaluation_time_s": round(time.perf_counter() - started, 1),
+        "views_forwarded": progress.views_forwarded,
+        "macs": summary["macs"],
+    }
+    write_json(folder / "environment.json", environment)
+    write_json(folder / "summary.json", summary)
+    for unfinished in folder.glob(".*.new"):  # left by a process that was killed while it wrote
+        unfinished.unlink()
+
+
+def _summary(trainer: Trainer, config: RunConfig, dataset: Dataset, folder: Path) -> dict[str, Any]:
+    """Final numbers: those of the last epoch, never the best over the epochs."""
+    per_view = count_macs(trainer.model, config.view_size)
+    fit, test = ood_split(len(dataset.ood.labels), config.evaluation.ood_fit_fraction)
+    last = dict(trainer.progress.metrics[-1])
+    del last["learning_rate"]
+    return (
+        last
+        | accuracies(pd.read_csv(folder / "predictions.csv"))
+        | {
+            "initial": accuracies(pd.read_csv(folder / "predictions_initial.csv")),
+            "parameters": count_parameters(trainer.model),
+            "macs_per_view": per_view,
+            "macs": FORWARDS_OF_A_TRAINING_STEP * per_view * trainer.progress.views_forwarded,
+            "synthetic": dataset.synthetic,
+            "classes": dataset.train.n_classes,
+            "ood_classes": dataset.ood.n_classes,
+            "train_images": len(dataset.train.labels),
+            "val_images": len(dataset.val.labels),
+            "ood_fit_images": len(fit),
+            "ood_test_images": len(test),
+        }
+    )
+
+
+def _look_closely(
+    model: SimCLR,
+    config: RunConfig,
+    dataset: Dataset,
+    images: dict[str, Tensor],
+    labels: Labels,
+    folder: Path,
+) -> dict[str, Any]:
+    """Few labels, other probes, neighbours and a map of the final features; gives what the summary takes."""
+    from manyviews.probes.feature_space import example_neighbours, feature_map
+    from manyviews.probes.sweep import probe_sweep
+
+    settings = config.evaluation
+    layers = split_features(model.backbone, images, settings.batch_size)
+    features: Features = layers["fc"]
+    write_table(example_neighbours(features, labels, settings.ood_fit_fraction), folder / "neighbours.csv")
+    write_table(feature_map(features, labels), folder / "feature_map.csv")
+    if settings.sweep:
+        initial = make_model(config, dataset.train.n_classes)
+        by_weights = {
+            "initial": split_features(initial.backbone, images, settings.batch_size),
+            "trained": layers,
+        }
+        tables = [
+            probe_sweep(of_weights, labels, settings, f"{config.run} seed {config.seed}, {weights}").assign(
+                weights=weights
+            )
+            for weights, of_weights in by_weights.items()
+        ]
+        write_table(pd.concat(tables), folder / "sweep.csv")
+    return few_label_accuracies(features, labels, settings) | {
+        "few_labels_per_class": few_labels(labels, settings)
+    }

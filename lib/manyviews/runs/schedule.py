@@ -1,0 +1,170 @@
+"""Many jobs side by side, each with its part of the cores and one of the GPUs; progress by epochs."""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from manyviews.config import paths
+from manyviews.config.runs import configure, deduplicate, run_specs
+from manyviews.config.schema import Profile, RunConfig
+from manyviews.runs.store import RunState, check_recipe, mark_for_rerun, partial_folder, read_table, state_of
+
+SECONDS_BETWEEN_LOOKS = 3  # at how far the runs are
+BAR = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}, left {remaining}"
+PROCESS_SETTINGS = {  # read from the environment when a process starts
+    # Threads that wait for each other sleep: training beside one other program is several times faster so.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # Memory once used is kept for the next step. By default glibc gives large tensors back to the system,
+    # which then clears each page of the next one: up to a sixth of a step's time.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**62),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something to do in a process of its own."""
+
+    title: str
+    work: Callable[[], str]  # picklable; gives why it failed, or nothing
+    config: RunConfig | None = None  # of the run that it makes
+
+
+def default_jobs() -> int:
+    """Jobs at a time: $MANYVIEWS_JOBS, or one for each GPU, or else for each core.
+
+    The small networks of a laptop's profiles leave a second thread idle for much of its time; two runs of one
+    thread each were seen to do a fifth more work than one run of two, and to suffer less from other programs.
+    """
+    import torch
+
+    return int(os.environ.get("MANYVIEWS_JOBS") or torch.cuda.device_count() or os.cpu_count() or 1)
+
+
+def missing_runs(
+    names: Sequence[str], profile: Profile, seeds: Sequence[int], force: bool = False
+) -> list[RunConfig]:
+    """The runs that are not complete, all seeds of one before the next; each recipe once.
+
+    Args:
+        names: of notebooks/runs.yaml.
+        profile: what they share.
+        seeds: each run is made once for each.
+        force: have complete ones made again.
+    Raises:
+        ConfigError: a run cannot be made in this profile, or was made with another configuration.
+    """
+    for name in names:
+        configure(name, profile, seeds[0])  # deduplicate leaves out what cannot be made
+    workers = dict.fromkeys(deduplicate(names, profile).values())
+    configs = [configure(name, profile, seed) for name in workers for seed in seeds]
+    missing = []
+    for config in configs:
+        folder = paths.run_folder(config.profile, config.run, config.seed)
+        if force:
+            mark_for_rerun(folder)
+        if state_of(folder) is RunState.COMPLETE:
+            check_recipe(config, folder)
+        else:
+            missing.append(config)
+    return missing
+
+
+def run_title(config: RunConfig) -> str:
+    """What a run is called in messages."""
+    return f"{run_specs().title(config.run)} ({config.run}), seed {config.seed}"
+
+
+def do_jobs(jobs: Sequence[Job], at_once: int | None = None) -> list[str]:
+    """Do jobs, several at a time; a job that fails does not keep the others from being done.
+
+    Args:
+        jobs: in the order in which they are begun.
+        at_once: jobs at a time; default: default_jobs().
+    Returns:
+        Why jobs failed, a sentence for each.
+    """
+    from joblib import Parallel, delayed, parallel_config
+
+    at_once = min(at_once or default_jobs(), len(jobs))
+    if not at_once:
+        return []
+    os.environ.update({name: value for name, value in PROCESS_SETTINGS.items() if name not in os.environ})
+    threads = max(1, (os.cpu_count() or 1) // at_once)
+    reasons = []
+    with parallel_config("loky", n_jobs=at_once, inner_max_num_threads=threads):
+        outcomes = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=at_once)(
+            delayed(_do)(index, job, at_once) for index, job in enumerate(jobs)
+        )
+        with _progress([job.config for job in jobs if job.config is not None]) as say:
+            for done, (index, reason) in enumerate(outcomes, 1):
+                say(f"[{done}/{len(jobs)}] {jobs[index].title}: {reason or 'done'}")
+                reasons += [f"{jobs[index].title}: {reason}"] if reason else []
+    return reasons
+
+
+def _do(index: int, job: Job, at_once: int) -> tuple[int, str]:
+    """Do one job in a worker, which has a GPU of its own where there are any."""
+    import torch
+
+    if torch.cuda.device_count() > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(index % min(at_once, torch.cuda.device_count()))
+    try:
+        return index, job.work()
+    except Exception as error:  # a damaged file, a full disk, no memory left, ...
+        return index, f"{type(error).__name__}: {error}"
+
+
+def make_run(config: RunConfig) -> str:
+    """Make one run, in a worker; gives why it failed, or nothing. One that is being made is left alone."""
+    from functools import partialmethod
+
+    from manyviews.runs.run import run
+    from manyviews.runs.store import RunBusy
+    from manyviews.simclr.train import TrainingFailed
+
+    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)  # bars of several would overwrite each other
+    try:
+        run(config)
+    except RunBusy:
+        return ""
+    except TrainingFailed as error:
+        return str(error)
+    return ""
+
+
+@contextmanager
+def _progress(configs: Sequence[RunConfig]):
+    """A bar that follows the epochs of runs while others make them; gives a function that prints above it."""
+    work = [config.training.epochs * config.n_views * config.depth for config in configs]  # about
+    ended = threading.Event()
+    with tqdm(total=sum(work) or None, desc=f"{len(configs)} runs", bar_format=BAR, disable=not work) as bar:
+
+        def follow() -> None:
+            while not ended.wait(SECONDS_BETWEEN_LOOKS):
+                bar.n = sum(share * fraction_done(c) for share, c in zip(work, configs, strict=True))
+                bar.refresh()
+
+        watcher = threading.Thread(target=follow, daemon=True)
+        watcher.start()
+        try:
+            yield lambda line: tqdm.write(line)
+        finally:
+            ended.set()
+            watcher.join()
+
+
+def fraction_done(config: RunConfig) -> float:
+    """How much of the training of a run is behind it: 0 to 1."""
+    folder = paths.run_folder(config.profile, config.run, config.seed)
+    if state_of(folder) is RunState.COMPLETE:
+        return 1.0
+    try:
+        epochs = len(read_table(partial_folder(folder) / "metrics.csv")) - 1  # the first: initial weights
+    except (OSError, ValueError):  # not begun, just finished, or damaged, which the run itself will tell
+        return 0.0
+    return min(max(0, epochs) / config.training.epochs, 1)

@@ -1,0 +1,326 @@
+"""What runs leave on disk: the folder of one run, its state, and the few files in which runs are published.
+
+One's own runs lie in results/<profile>/<run>/seed<k>/, those that come with the project in
+results/published/<profile>/; see results/README.md. All are read back as `Run`.
+"""
+
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from manyviews.config import paths
+from manyviews.config.files import read_json, replacing, write_json
+from manyviews.config.runs import configure, deduplicate, run_specs
+from manyviews.config.schema import ConfigError, Profile, RunConfig
+from manyviews.probes.protocol import MEASURES
+
+CURVES = ("id_knn_accuracy", "id_linear_accuracy", "ood_knn_accuracy", "ood_linear_accuracy")
+RAW_PIXELS = "raw_pixels"
+RERUN = "rerun"  # a file in the folder of a run that is to be made again
+TABLES = ("sweep", "neighbours", "feature_map")  # of the runs that are looked at from all sides
+KEYS = ["run", "seed"]  # of a published table
+
+
+class RunBusy(ConfigError):
+    """Another process is at work on a run."""
+
+
+class RunState(Enum):
+    """How far a run is; see state_of."""
+
+    ABSENT = "not begun"
+    BEGUN = "interrupted, or at work"
+    FAILED = "cannot go on"
+    COMPLETE = "complete"
+    MARKED = "complete, but to be made again"
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished run. What its evaluation left out (evaluation.brief, no sweep) is None."""
+
+    name: str
+    seed: int
+    config: RunConfig
+    summary: dict[str, Any]  # final numbers: those of the last epoch, never the best over the epochs
+    environment: dict[str, Any]  # what they were made with
+    metrics: pd.DataFrame  # a row for each epoch, from 0 (initial weights)
+    predictions: pd.DataFrame  # see probes.protocol.evaluate
+    initial_predictions: pd.DataFrame | None = None  # the same with the initial, random weights
+    sweep: pd.DataFrame | None = None  # see probes.sweep, with a column `weights`
+    neighbours: pd.DataFrame | None = None  # see probes.feature_space.example_neighbours
+    feature_map: pd.DataFrame | None = None  # see probes.feature_space.feature_map
+
+    @property
+    def evaluated(self) -> pd.DataFrame:
+        """The metrics of the epochs after which the probes were run."""
+        return self.metrics.dropna(subset=list(CURVES))
+
+    def class_names(self, measure: str) -> list[str]:
+        """Names of the classes that a measure is about."""
+        return self.environment["class_names" if MEASURES[measure][0] == "id" else "ood_class_names"]
+
+
+Runs = dict[str, list[Run]]  # by name, the seeds of each in order; a run that is not there is missing
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Runs of a profile, and what the probes predict from raw pixels."""
+
+    runs: Runs
+    raw_pixels: pd.DataFrame | None
+
+
+# ------------------------------------------------------------------------------------------------ tables
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write or replace a CSV file in one step; compressed if its name ends in .xz."""
+    compression = "xz" if path.suffix == ".xz" else None
+    with replacing(path) as new:
+        table.to_csv(new, index=False, compression=compression)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Content of a CSV file, its numbers equal to those that were written, to the last bit.
+
+    Raises:
+        ConfigError: cut short or otherwise damaged; names the file.
+    """
+    # From version 3 on pandas does so by itself, and warns of the option.
+    exact = {"float_precision": "round_trip"} if pd.__version__.startswith("2.") else {}
+    try:
+        return pd.read_csv(path, **exact)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, EOFError) as error:
+        raise ConfigError(f"{path}: damaged ({error}); delete its folder and run again") from None
+
+
+def _with_whole_numbers(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Predictions as read from a file, with missing values among whole numbers."""
+    columns = predictions.columns.difference(["split", "run", "weights"])
+    return predictions.astype(dict.fromkeys(columns, "Int64"))
+
+
+# ------------------------------------------------------------------------------------- folders of one run
+
+
+def partial_folder(folder: Path) -> Path:
+    """What a run's folder is called until the run is finished."""
+    return folder.with_name(f"{folder.name}.partial")
+
+
+def state_of(folder: Path) -> RunState:
+    """How far the run of a folder is. The rename of its partial folder is what makes it complete."""
+    if (folder / "summary.json").exists():
+        return RunState.MARKED if (folder / RERUN).exists() else RunState.COMPLETE
+    if (partial_folder(folder) / "failed.json").exists():
+        return RunState.FAILED
+    return RunState.BEGUN if partial_folder(folder).exists() else RunState.ABSENT
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Keep other processes from a run.
+
+    Raises:
+        RunBusy: one is at work on it already.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0):
+            yield
+    except Timeout:
+        raise RunBusy(f"{folder}: another process is at work on this run; wait for it to end") from None
+
+
+def mark_for_rerun(folder: Path) -> None:
+    """Have a run begin anew. A finished one keeps its numbers until the new one replaces them."""
+    with run_lock(folder):
+        shutil.rmtree(partial_folder(folder), ignore_errors=True)
+        if folder.exists():
+            (folder / RERUN).touch()
+
+
+def failure_of(folder: Path) -> str:
+    """Why a run cannot go on; empty if it can."""
+    path = partial_folder(folder) / "failed.json"
+    return read_json(path)["reason"] if path.exists() else ""
+
+
+def failures(profile: Profile) -> dict[str, str]:
+    """Why runs of a profile cannot go on, by run and seed."""
+    folders = sorted((paths.results_root() / profile.profile).glob("*/seed*.partial/failed.json"))
+    return {f"{path.parent.parent.name}, {path.parent.stem}": read_json(path)["reason"] for path in folders}
+
+
+def check_recipe(config: RunConfig, folder: Path) -> None:
+    """See that what lies in a run's folder was made by the same configuration.
+
+    Raises:
+        ConfigError: it was not; names what differs, and what to do.
+    """
+    there = RunConfig(**read_json(folder / "config.json"))
+    differing = differences(there.recipe(), config.recipe())
+    if differing:
+        raise ConfigError(
+            f"{folder} was made with another configuration: {'; '.join(differing)}. To replace it: "
+            f"./run_all.sh --profile {config.profile} --runs {config.run} --seeds {config.seed} --force; to "
+            "keep it: another `profile` name, or --results DIR"
+        )
+
+
+def differences(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:
+    """Keys at which two configurations differ, with both values."""
+    lines = []
+    for key, value in here.items():
+        if isinstance(value, dict):
+            lines += differences(there[key], value, f"{prefix}{key}.")
+        elif there[key] != value:
+            lines.append(f"{prefix}{key} is {there[key]} there and {value} here")
+    return lines
+
+
+def load_run(folder: Path) -> Run:
+    """Read a finished run.
+
+    Raises:
+        FileNotFoundError: the folder holds no finished run.
+    """
+
+    def table(name: str) -> pd.DataFrame | None:
+        path = folder / f"{name}.csv"
+        return read_table(path) if path.exists() else None
+
+    config = RunConfig(**read_json(folder / "config.json"))
+    return Run(
+        config.run,
+        config.seed,
+        config,
+        summary=read_json(folder / "summary.json"),
+        environment=read_json(folder / "environment.json"),
+        metrics=read_table(folder / "metrics.csv"),
+        predictions=_with_whole_numbers(read_table(folder / "predictions.csv")),
+        initial_predictions=_with_whole_numbers(read_table(folder / "predictions_initial.csv")),
+        **{name: table(name) for name in TABLES},
+    )
+
+
+# ----------------------------------------------------------------------------------- all runs of a profile
+
+
+def load_own(profile: Profile, names: Iterable[str] | None = None) -> Results:
+    """One's own finished runs.
+
+    Args:
+        profile: which, and what the runs share.
+        names: of runs; default: all. One with the recipe of another has the other's runs.
+    Raises:
+        ConfigError: some run was made with another configuration, so that they cannot be compared.
+    """
+    root, made = paths.results_root() / profile.profile, {}
+    workers = deduplicate(names or run_specs().runs, profile)
+    for worker in set(workers.values()):
+        for folder in sorted((root / worker).glob("seed*"), key=lambda path: (len(path.name), path.name)):
+            if folder.name[4:].isdigit() and state_of(folder) in (RunState.COMPLETE, RunState.MARKED):
+                check_recipe(configure(worker, profile, int(folder.name[4:])), folder)
+                made.setdefault(worker, []).append(load_run(folder))
+    runs = {name: made[worker] for name, worker in workers.items() if worker in made}
+    path = root / f"{RAW_PIXELS}.csv"
+    return Results(runs, _with_whole_numbers(read_table(path)) if path.exists() else None)
+
+
+def publish(results: Results, folder: Path) -> None:
+    """Write runs, their own and no aliases, to the files from which load_published reads."""
+    runs = [run for name, seeds in results.runs.items() for run in seeds if run.name == name]
+    about = [
+        {
+            "run": run.name,
+            "seed": run.seed,
+            "config": run.config.model_dump(mode="json"),
+            "summary": run.summary,
+            "environment": run.environment,
+        }
+        for run in runs
+    ]
+    write_json(folder / "runs.json", about)
+
+    def stacked(tables: Iterable[tuple[str, int, pd.DataFrame | None]]) -> pd.DataFrame:
+        return pd.concat(
+            [
+                table.assign(run=name, seed=seed)[[*KEYS, *table.columns]]
+                for name, seed, table in tables
+                if table is not None
+            ]
+        )
+
+    write_table(stacked((run.name, run.seed, run.metrics) for run in runs), folder / "metrics.csv")
+    predictions = [(run.name, run.seed, run.predictions.assign(weights="trained")) for run in runs]
+    predictions += [
+        (run.name, run.seed, run.initial_predictions.assign(weights="initial"))
+        for run in runs
+        if run.initial_predictions is not None
+    ]
+    if results.raw_pixels is not None:
+        predictions.append((RAW_PIXELS, 0, results.raw_pixels.assign(weights="none")))
+    write_table(stacked(predictions), folder / "predictions.csv.xz")
+    for name in TABLES:
+        if any(getattr(run, name) is not None for run in runs):
+            tables = ((run.name, run.seed, getattr(run, name)) for run in runs)
+            write_table(stacked(tables), folder / f"{name}.csv")
+
+
+def load_published(profile: Profile, names: Iterable[str] | None = None) -> Results:
+    """The runs that come with the project, as far as this profile still is what they were made with."""
+    folder = paths.published_root() / profile.profile
+    if not (folder / "runs.json").exists():
+        return Results({}, None)
+
+    def parts(name: str) -> dict[tuple[Any, ...], pd.DataFrame]:
+        path = folder / name
+        if not path.exists():
+            return {}
+        table = read_table(path)
+        keys = [*KEYS, "weights"] if "predictions" in name else KEYS
+        groups = table.groupby(keys, sort=False)
+        return {key: rows.drop(columns=keys).reset_index(drop=True) for key, rows in groups}
+
+    metrics, predictions = parts("metrics.csv"), parts("predictions.csv.xz")
+    predictions = {key: _with_whole_numbers(table) for key, table in predictions.items()}
+    further = {name: parts(f"{name}.csv") for name in TABLES}
+    made: Runs = {}
+    for about in read_json(folder / "runs.json"):
+        name, seed, config = about["run"], about["seed"], RunConfig(**about["config"])
+        if config.recipe() == configure(name, profile, seed).recipe():
+            run = Run(
+                name,
+                seed,
+                config,
+                about["summary"],
+                about["environment"],
+                metrics[name, seed],
+                predictions[name, seed, "trained"],
+                predictions.get((name, seed, "initial")),
+                **{key: tables.get((name, seed)) for key, tables in further.items()},
+            )
+            made.setdefault(name, []).append(run)
+    workers = deduplicate(names or run_specs().runs, profile)
+    runs = {name: made[worker] for name, worker in workers.items() if worker in made}
+    return Results(runs, predictions.get((RAW_PIXELS, 0, "none")))
+
+
+def load_results(profile: Profile) -> tuple[Results, Results]:
+    """What a report is about, and what it is set beside: the published runs and one's own.
+
+    The published runs come first, unless one's own have each of them with as many seeds.
+    """
+    published, own = load_published(profile), load_own(profile)
+    own_is_whole = all(len(own.runs.get(name, [])) >= len(seeds) for name, seeds in published.runs.items())
+    return (own, published) if own_is_whole else (published, own)

@@ -1,0 +1,343 @@
+"""Training that can be stopped at any instant and resumed to the same bits."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from manyviews.simclr.losses import MultiViewLoss, multi_view_nt_xent, nt_xent
+from manyviews.simclr.models import SimCLR
+from manyviews.simclr.sampler import ViewSampler
+from manyviews.simclr.views import ViewStrengths, make_views
+
+STEPS_BETWEEN_CHECKS = 10  # reading the loss makes a GPU wait, so it is not read at each step
+
+
+class TrainingFailed(RuntimeError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train; the defaults are the original's. See config.schema for the limits of each value."""
+
+    n_views: int = 2  # of each image, an epoch
+    views_per_batch: int = 2  # of each image in a batch: those that meet in the loss
+    multi_view_loss: MultiViewLoss = "outside"  # all are NT-Xent for two views in a batch
+    temperature: float = 0.5
+    batch_size: int = 256  # pairs of views: a batch holds 2 * batch_size views
+    joint_forward: bool = False  # all views of a batch in one forward pass, and so in one BatchNorm batch
+    epochs: int = 50
+    warmup_epochs: float = 10
+    schedule: Literal["cosine", "constant"] = "cosine"
+    decay_fraction: float = 0.2  # of a constant schedule: its last part, a straight line towards 0
+    schedule_per: Literal["epoch", "step"] = "epoch"  # how often the learning rate moves
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 0.6
+    weight_decay: float = 0.0
+    momentum: float = 0.9  # of sgd
+    view_size: int | None = None  # pixels, height and width of a view; None: the images'
+    frozen: bool = False  # views drawn once and reused every epoch
+    strengths: ViewStrengths = field(default_factory=ViewStrengths)
+
+    @property
+    def images_per_batch(self) -> int:
+        """Images in a full batch, each with views_per_batch views."""
+        return 2 * self.batch_size // self.views_per_batch
+
+
+@dataclass
+class Progress:
+    """What a training has done so far; kept in each checkpoint."""
+
+    epoch: int = 0  # epochs done
+    steps: int = 0
+    views_forwarded: int = 0  # views through the network in training
+    wall_time_s: float = 0.0  # training and evaluation, interruptions left out
+    cpu_time_s: float = 0.0
+    metrics: list[dict[str, Any]] = field(default_factory=list)  # a row for each epoch, from 0
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name; `auto` is a GPU where there is one.
+
+    Raises:
+        ValueError: a GPU was asked for that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device '{name}': this machine has {torch.cuda.device_count()} GPUs; use 'auto'")
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype:
+    """The type of the network's products; `auto` is bfloat16 where the processor computes it natively."""
+    if name != "auto":
+        return getattr(torch, name)
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def repeatable() -> AbstractContextManager[None]:
+    """On a GPU, the algorithms that repeat to the bit, not the fastest, and no shortened float32."""
+    return torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
+
+
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """Linear warm-up, then the schedule, moved once per epoch or once per step.
+
+    Args:
+        recipe: peak rate, epochs, warm-up, schedule and how often the rate moves.
+        step: steps done before this one.
+        steps_per_epoch: batches in an epoch.
+    """
+    unit = steps_per_epoch if recipe.schedule_per == "epoch" else 1  # steps between two moves
+    done = step // unit
+    warm_up = round(recipe.warmup_epochs * steps_per_epoch / unit)
+    total = recipe.epochs * steps_per_epoch // unit
+    if done < warm_up:
+        return recipe.learning_rate * (done + 1) / warm_up
+    if recipe.schedule == "constant":
+        decay = round(recipe.decay_fraction * total)  # moves before the end at which the descent begins
+        return recipe.learning_rate * min(1, (total - done) / decay if decay else 1)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - warm_up) / (total - warm_up)))
+
+
+def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW or SGD with momentum; the learning rate is set before each step."""
+    options = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": True}
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(model.parameters(), momentum=recipe.momentum, **options)
+    return torch.optim.AdamW(model.parameters(), **options)
+
+
+def check_batches(n_images: int, recipe: Recipe) -> None:
+    """See that the loss finds a negative in each batch.
+
+    Raises:
+        ValueError: not so; names the nearest batch size that works.
+    """
+    size, views, per_batch = recipe.batch_size, recipe.views_per_batch, recipe.images_per_batch
+    if per_batch > n_images:
+        raise ValueError(
+            f"training.batch_size {size} puts {per_batch} images into a batch, more than the {n_images} "
+            "training images; lower it"
+        )
+    if n_images % per_batch == 1:
+        sizes = [*range(size - 1, views - 1, -1), *range(size + 1, n_images * views // 2 + 1)]
+        good = (s for s in sizes if 2 * s % views == 0 and n_images % (2 * s // views) != 1)
+        raise ValueError(
+            f"training.batch_size {size} leaves a last batch of one of the {n_images} training images, "
+            f"which has no negatives; use {next(good, 'another training.views_per_batch')}"
+        )
+
+
+class Trainer:
+    """A training between its first and its last step.
+
+    Args:
+        model: with its initial weights, on the device and in the type that training shall have.
+        images: training images, (N, 3, H, W) uint8.
+        recipe: how to train.
+        seed: of the order of images and of the views.
+        labels: classes of the images, (N,) int64, for supervised training with a head that is a classifier;
+            None for the contrastive loss.
+        precision: of the network's products; bfloat16 by autocast, others are the type of the weights.
+        checkpoint: a file that is written after each epoch, and resumed from if it is there.
+        evaluate: called with the model and the epoch before the first epoch, after each `every_epochs` and
+            after the last; gives columns of the metrics.
+        every_epochs: how often it is called.
+        name: of the progress bar.
+    Raises:
+        ValueError: batch size and number of images leave a batch of one image, or exceed each other.
+        RuntimeError: the checkpoint is damaged.
+    """
+
+    def __init__(
+        self,
+        model: SimCLR,
+        images: Tensor,
+        recipe: Recipe,
+        seed: int = 0,
+        *,
+        labels: Tensor | None = None,
+        precision: torch.dtype = torch.float32,
+        checkpoint: Path | None = None,
+        evaluate: Callable[[SimCLR, int], dict[str, Any]] | None = None,
+        every_epochs: int = 1,
+        name: str = "training",
+    ):
+        check_batches(len(images), recipe)
+        weight = next(model.parameters())
+        self.device, self.dtype = weight.device, weight.dtype
+        self.model = model.to(memory_format=torch.channels_last)
+        self.images = images.to(self.device)
+        self.labels = None if labels is None else labels.to(self.device)
+        self.recipe, self.seed, self.precision, self.name = recipe, seed, precision, name
+        self.checkpoint, self.evaluate, self.every_epochs = checkpoint, evaluate, every_epochs
+        self.sampler = ViewSampler(
+            len(images), recipe.n_views, recipe.images_per_batch, seed, recipe.views_per_batch
+        )
+        self.optimizer = make_optimizer(recipe, model)
+        self.progress = Progress()
+        if checkpoint is not None and checkpoint.exists():
+            self._load_checkpoint()
+
+    def run(self, after_epoch: Callable[[Progress], None] = lambda progress: None) -> Progress:
+        """Train to the last epoch, from wherever the training stands.
+
+        Args:
+            after_epoch: called when an epoch and its checkpoint are done.
+        Raises:
+            TrainingFailed: the loss is not finite. The last good checkpoint stays.
+        """
+        total = self.recipe.epochs * len(self.sampler)
+        bar = tqdm(total=total, initial=self.progress.steps, desc=self.name, unit="step", mininterval=0.5)
+        with repeatable(), bar:
+            if not self.progress.metrics:
+                self._timed(lambda: self._record(loss=math.nan, rate=math.nan))
+            while self.progress.epoch < self.recipe.epochs:
+                self._timed(lambda: self._epoch(bar))
+                self._save_checkpoint()
+                after_epoch(self.progress)
+        after_epoch(self.progress)  # if that of the last epoch was interrupted
+        return self.progress
+
+    def _timed(self, work: Callable[[], None]) -> None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        work()
+        self.progress.wall_time_s += time.perf_counter() - wall
+        self.progress.cpu_time_s += time.process_time() - cpu
+
+    def _epoch(self, bar: tqdm) -> None:
+        losses: list[Tensor] = []
+        rate = 0.0
+        of_all = f"epoch {self.progress.epoch + 1} of {self.recipe.epochs}"
+        for step, (images, views) in enumerate(self.sampler.epoch(self.progress.epoch, self.device)):
+            rate = learning_rate(self.recipe, self.progress.steps, len(self.sampler))
+            losses.append(self._step(images, views, rate))
+            self.progress.steps += 1
+            self.progress.views_forwarded += views.numel()
+            if step % STEPS_BETWEEN_CHECKS == 0:
+                self._check_finite(losses)
+                bar.set_postfix_str(f"{of_all}, loss {losses[-1].item():.3f}", refresh=False)
+            bar.update()
+        self._check_finite(losses)
+        if not all(value.isfinite().all() for value in self.model.state_dict().values()):
+            raise TrainingFailed(
+                f"the weights are no longer finite after {of_all}, at learning rate {rate:.3g}. "
+                f"{self._advice()}"
+            )
+        self.progress.epoch += 1
+        self._record(loss=torch.stack(losses).double().mean().item(), rate=rate)
+
+    def _step(self, images: Tensor, views: Tensor, rate: float) -> Tensor:
+        """One optimiser step on images (B,) and their views (B, K); gives the loss."""
+        n_views = views.shape[1]
+        x = make_views(
+            self.images,
+            images.repeat(n_views),
+            views.T.flatten(),
+            0 if self.recipe.frozen else self.progress.epoch,
+            seed=self.seed,
+            size=self.recipe.view_size or self.images.shape[-1],
+            strengths=self.recipe.strengths,
+            dtype=self.dtype,
+        ).contiguous(memory_format=torch.channels_last)  # (KB, 3, H, W): all first views, all second, ...
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision == torch.bfloat16):
+            # Apart, BatchNorm sees one view of each image at a time, as in the original.
+            z = (
+                self.model(x)
+                if self.recipe.joint_forward
+                else torch.cat([self.model(v) for v in x.chunk(n_views)])
+            )
+        loss = self._loss(z, images)
+        self.optimizer.zero_grad()
+        loss.backward()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        return loss.detach()
+
+    def _loss(self, z: Tensor, images: Tensor) -> Tensor:
+        """Loss of the head's outputs z (KB, .) for images (B,): all first views, all second, ..."""
+        n_views = len(z) // len(images)
+        if self.labels is not None:
+            labels = self.labels[images].repeat(n_views)
+            return F.cross_entropy(z.to(torch.promote_types(z.dtype, torch.float32)), labels)
+        if n_views == 2:
+            return nt_xent(z, self.recipe.temperature)
+        return multi_view_nt_xent(z, n_views, self.recipe.temperature, self.recipe.multi_view_loss)
+
+    def _check_finite(self, losses: list[Tensor]) -> None:
+        """Stop at the first loss of this epoch that is not a number."""
+        bad = (~torch.stack(losses).isfinite()).nonzero()
+        if len(bad):
+            step = int(bad[0])
+            done = self.progress.epoch * len(self.sampler) + step
+            raise TrainingFailed(
+                f"the loss is {losses[step].item()} in epoch {self.progress.epoch + 1}, step {step + 1}, at "
+                f"learning rate {learning_rate(self.recipe, done, len(self.sampler)):.3g}. {self._advice()}"
+            )
+
+    def _advice(self) -> str:
+        return (
+            f"Lower training.learning_rate, now {self.recipe.learning_rate} with {self.recipe.optimizer}, or "
+            "lengthen training.warmup_epochs."
+        )
+
+    def _record(self, loss: float, rate: float) -> None:
+        """Append the epoch's row to the metrics, with accuracies where they are due."""
+        epoch = self.progress.epoch
+        due = epoch in (0, self.recipe.epochs) or epoch % self.every_epochs == 0
+        row = {
+            "epoch": epoch,
+            "steps": self.progress.steps,
+            "views_forwarded": self.progress.views_forwarded,
+            "learning_rate": rate,
+            "loss_nats": loss,
+        }
+        measured = self.evaluate(self.model, epoch) if due and self.evaluate is not None else {}
+        self.progress.metrics.append(row | measured)
+
+    def _save_checkpoint(self) -> None:
+        """Replace the checkpoint in one step, so that there is a whole one at any instant."""
+        if self.checkpoint is None:
+            return
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": vars(self.progress),
+        }
+        new = self.checkpoint.with_suffix(".new")
+        with new.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut could leave the new name with no content
+        new.replace(self.checkpoint)
+
+    def _load_checkpoint(self) -> None:
+        try:
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.progress = Progress(**state["progress"])
+        except Exception as error:  # torch.load raises many kinds
+            raise RuntimeError(
+                f"{self.checkpoint}: damaged ({type(error).__name__}). Delete {self.checkpoint.parent} to "
+                "start the run anew"
+            ) from error

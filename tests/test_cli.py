@@ -1,0 +1,196 @@
+"""run_all.sh: its options, which jobs it does, what is kept, and how failures are told."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from small import small_profile
+
+from manyviews import cli
+from manyviews.cli import parse_arguments, run_notebook
+from manyviews.config import paths
+from manyviews.config.files import write_json
+from manyviews.config.profiles import load_profile, profile_names
+from manyviews.config.runs import configure, run_specs
+from manyviews.runs import schedule
+from manyviews.runs.store import RunState, state_of
+
+
+@pytest.fixture(autouse=True)
+def _results(tmp_path, monkeypatch):
+    monkeypatch.setenv("MANYVIEWS_RESULTS", str(tmp_path / "results"))
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    return tmp_path
+
+
+def make_notebook(folder: Path, name: str, *sources: str) -> None:
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[0].metadata["tags"] = ["parameters"]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), folder / f"{name}.ipynb")
+
+
+PARAMETERS = {"profile": "smoke", "seed": 3}
+
+
+def test_an_executed_notebook_is_kept_without_time_stamps_and_bars_and_is_the_same_file_twice(notebooks):
+    source = "import sys\nprint(seed, file=sys.stderr)\nprint(seed)"
+    make_notebook(notebooks, "good", "profile = ''\nseed = 0", source)
+    outputs = [notebooks / f"out/{time}.ipynb" for time in ("first", "second")]
+    for output in outputs:
+        assert run_notebook("good", output, PARAMETERS) == ""
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+    executed = nbformat.read(outputs[0], as_version=4)
+    assert "papermill" not in executed.metadata
+    assert [o.name for o in executed.cells[-1].outputs] == ["stdout"]
+    assert executed.cells[-1].outputs[0].text == "3\n"
+    assert list(notebooks.glob("results/smoke/logs/*")) == []
+
+
+def test_a_failure_names_notebook_cell_and_log_and_does_not_replace_an_earlier_success(notebooks):
+    output = notebooks / "out/notebook.ipynb"
+    make_notebook(notebooks, "one", "profile = ''\nseed = 0", "print(seed)")
+    assert run_notebook("one", output, PARAMETERS) == ""
+    before = output.read_bytes()
+    make_notebook(notebooks, "one", "profile = ''\nseed = 0", "raise ValueError('lr too high')")
+    reason = run_notebook("one", output, PARAMETERS)
+    assert re.match(r"one, cell \[3\]: ValueError: lr too high\n  log: (.*)", reason)
+    assert Path(reason.rsplit("log: ", 1)[1]).exists()
+    assert output.read_bytes() == before
+
+
+def test_an_unknown_parameter_is_fatal_in_a_real_notebook(tmp_path):
+    """Papermill alone would warn, and run with the defaults."""
+    reason = run_notebook("02_baseline", tmp_path / "out.ipynb", {"profile": "smoke", "sed": 3})
+    assert "ConfigError: unknown parameter 'sed': did you mean 'seed'?" in reason
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--profile", "dmo"],
+            r"unknown profile 'dmo'; did you mean 'demo'\? choose one of: demo, paper",
+        ),
+        (
+            ["--runs", "baseline,view8"],
+            r"unknown run 'view8'; did you mean 'views8'\? choose among: base",
+        ),
+        (
+            ["--study", "control"],
+            r"unknown study 'control'; did you mean 'controls'\? choose among: c",
+        ),
+        (["--study", "controls", "--runs", "baseline"], "not allowed with"),
+        (["--jobs", "0"], "--jobs takes a whole number from 1"),
+        (["--seeds", "0,x"], "--seeds takes whole numbers"),
+        (["--seeds", "-1"], "--seeds takes whole numbers from 0, such as 0,1,2, not '-1'"),
+        (["--sed", "1"], "unrecognized arguments|ambiguous|--sed"),
+    ],
+)
+def test_a_wrong_option_lists_the_valid_ones(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse_arguments(arguments)
+    assert stopped.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_options_are_checked_without_the_libraries_of_training():
+    """They take seconds to import, for which a mistyped name need not wait."""
+    command = [sys.executable, "-X", "importtime", "-m", "manyviews", "--profile", "dmo"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
+    assert "manyviews.cli" in imported
+    assert not {"torch", "pandas", "papermill", "matplotlib", "sklearn"} & imported
+
+
+def test_seeds_and_runs_default_to_the_profiles_and_the_originals():
+    options = parse_arguments(["--profile", "demo"])
+    assert options.seeds == [0, 1, 2]
+    assert options.runs == ["baseline", "resnet34", "views8", "supervised"]
+    assert parse_arguments(["--profile", "demo", "--seeds", "4"]).seeds == [4]
+    studied = parse_arguments(["--study", "scaling,controls"])
+    assert set(studied.runs) == {*run_specs().of_study("scaling"), *run_specs().of_study("controls")}
+
+
+@pytest.fixture
+def done(monkeypatch):
+    """Titles of the jobs, each of which leaves behind what it would."""
+    titles = []
+
+    def fake(jobs, at_once):
+        for job in jobs:
+            titles.append(job.title)
+            if job.config is not None:
+                folder = paths.run_folder(job.config.profile, job.config.run, job.config.seed)
+                write_json(folder / "config.json", job.config.model_dump(mode="json"))
+                write_json(folder / "summary.json", {})
+                (folder / "rerun").unlink(missing_ok=True)
+            output = job.work.args[1] if job.work.func is run_notebook else None
+            if output is not None:
+                write_json(output, {})
+        return []
+
+    monkeypatch.setattr(schedule, "do_jobs", fake)
+    return titles
+
+
+def test_it_makes_what_is_missing_and_keeps_what_is_there(done):
+    arguments = ["--profile", "smoke", "--runs", "baseline,sgd"]
+    assert cli.main(arguments) == 0
+    assert [title.split("(")[-1] for title in done] == [
+        "the data",
+        "baseline), seed 0",
+        "sgd), seed 0",
+        "report",
+    ]
+    done.clear()
+    assert cli.main(arguments) == 0
+    assert done == ["report"]
+    assert cli.main([*arguments, "--force"]) == 0
+    assert len(done) == 1 + 4
+    assert state_of(paths.run_folder("smoke", "baseline", 0)) is RunState.COMPLETE
+
+
+def test_a_report_is_written_from_the_runs_there_are(done):
+    assert cli.main(["--profile", "smoke", "--report", "--study", "controls"]) == 0
+    assert done == ["controls", "report"]
+
+
+def test_another_configuration_is_an_error_before_any_work(done, capsys):
+    """The message names the key; no traceback."""
+    config = configure("baseline", load_profile("smoke", {"training": {"epochs": 2}}), 0)
+    folder = paths.run_folder("smoke", "baseline", 0)
+    write_json(folder / "config.json", config.model_dump(mode="json"))
+    write_json(folder / "summary.json", {})
+    assert cli.main(["--profile", "smoke"]) == 2
+    assert "training.epochs is 2 there and 3 here" in capsys.readouterr().err
+    assert done == []
+
+
+def test_what_failed_is_told_and_the_exit_code_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(schedule, "do_jobs", lambda jobs, at_once: ["it broke"])
+    assert cli.main(["--profile", "smoke", "--runs", "sgd"]) == 1
+    assert "FAILED: it broke" in capsys.readouterr().err
+
+
+def test_the_help_names_every_profile_and_option():
+    text = subprocess.run(
+        [paths.ROOT / "run_all.sh", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert all(name in text for name in profile_names())
+    source = (paths.ROOT / "lib/manyviews/cli.py").read_text(encoding="utf-8")
+    options = re.findall(r'add_argument\("(--\w+)"', source)
+    assert len(options) == 9
+    assert [option for option in options if option not in text] == []
+
+
+def test_the_small_study_of_the_tests_is_no_profile():
+    assert small_profile().profile not in profile_names()

@@ -1,0 +1,355 @@
+"""A run's folder: whole or visibly not, kept, resumed, refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+from small import small_profile, small_run
+
+from manyviews.config import paths
+from manyviews.config.schema import ConfigError, RunConfig
+from manyviews.data.dataset import load_dataset
+from manyviews.probes.features import split_features
+from manyviews.probes.protocol import MEASURES, accuracies, evaluate
+from manyviews.runs import run as runs_run
+from manyviews.runs.environment import LIBRARIES
+from manyviews.runs.run import first_of_each_class, make_model, raw_pixels, recipe_of, run, split_tensors
+from manyviews.runs.store import (
+    CURVES,
+    RunState,
+    failures,
+    load_own,
+    mark_for_rerun,
+    partial_folder,
+    state_of,
+)
+from manyviews.simclr import train
+from manyviews.simclr.models import count_parameters
+from manyviews.simclr.train import Trainer, TrainingFailed
+
+BRIEF = {"config.json", "environment.json", "metrics.csv", "predictions.csv", "predictions_initial.csv"}
+BRIEF |= {"summary.json"}
+WHOLE = BRIEF | {"model.safetensors", "neighbours.csv", "feature_map.csv"}
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(autouse=True)
+def _folders(tmp_path, data_root, monkeypatch):
+    monkeypatch.setenv("MANYVIEWS_DATA", str(data_root))
+    monkeypatch.setenv("MANYVIEWS_RESULTS", str(tmp_path))
+
+
+class Interrupted(BaseException):
+    """Stands for a crash: no handler of ours may catch it."""
+
+
+def crash(*_, **__):
+    raise Interrupted
+
+
+def interrupt_run(monkeypatch):
+    """Begin the run and crash at its first step."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", crash)
+        with pytest.raises(Interrupted):
+            run(small_run())
+
+
+def folder() -> Path:
+    return paths.run_folder("small", "baseline", 0)
+
+
+def names(path: Path) -> set[str]:
+    return {file.name for file in path.iterdir()}
+
+
+def test_a_finished_run_holds_all_it_should():
+    made = run(small_run())
+    assert names(folder()) == WHOLE
+    assert state_of(folder()) is RunState.COMPLETE
+    assert list(made.metrics["epoch"]) == [0, 1, 2]
+    final = made.metrics.iloc[-1]
+    assert all(made.summary[name] == final[name] for name in ("loss_nats", *CURVES))
+    assert made.summary["views_forwarded"] == 2 * 30 * 2
+    assert made.summary["macs"] == 3 * made.summary["macs_per_view"] * 120
+    assert made.summary["parameters"] == count_parameters(make_model(small_run(), 3))
+    assert made.summary["synthetic"] is True
+    for key in ("git_commit", "torch", "device", "threads", "data_sha256", "wall_time_s", "cpu_time_s"):
+        assert made.environment[key] is not None, key
+    assert "baseline" in load_own(small_profile()).runs
+
+
+def test_stored_weights_give_the_stored_numbers():
+    """Weights, read back into a new network, have the final features; a probe of them repeats the numbers."""
+    config, made = small_run(), run(small_run())
+    model = make_model(config, 3)
+    model.load_state_dict(load_file(folder() / "model.safetensors"))
+    images, labels = split_tensors(load_dataset(config.data), torch.device("cpu"))
+    features = split_features(model.backbone, images, 512)["fc"]
+    again = accuracies(evaluate(features, labels, config.evaluation, folds=True).predictions)
+    assert again == {name: made.summary[name] for name in MEASURES}
+
+
+def test_stored_predictions_give_the_stored_numbers():
+    """Those of the last epoch and those of the initial weights, which differ, to the last digit."""
+    made = run(small_run())
+    assert accuracies(made.predictions) == {name: made.summary[name] for name in MEASURES}
+    assert accuracies(made.initial_predictions) == made.summary["initial"]
+    assert made.summary["initial"] != {name: made.summary[name] for name in MEASURES}
+    first = made.metrics.iloc[0]
+    assert all(made.summary["initial"][name] == first[name] for name in CURVES)
+
+
+def test_the_probe_sweep_is_an_option():
+    """Of trained and of random weights, of both layers; its plain probes are the original's own."""
+    made = run(small_run(evaluation={"sweep": True, "sweep_neighbours": [1, 5], "sweep_c": [0.1, 1.0]}))
+    assert set(made.sweep["layer"]) == {"fc", "pooled"}
+    plain = made.sweep[(made.sweep["layer"] == "fc") & ~made.sweep["normalised"].astype(bool)]
+    for weights, numbers in (("trained", made.summary), ("initial", made.summary["initial"])):
+        of_weights = plain[plain["weights"] == weights].set_index(["task", "probe", "neighbours"])["accuracy"]
+        for task in ("id", "ood"):
+            assert of_weights[task, "knn", 5] == numbers[f"{task}_knn_accuracy"]
+            assert of_weights.loc[task, "linear"].item() == numbers[f"{task}_linear_accuracy"]
+
+
+def test_raw_pixels_are_probed_once_for_the_same_images_and_probes(monkeypatch):
+    profile = small_profile()
+    dataset = load_dataset(profile.data)
+    first = raw_pixels(profile, dataset)
+    assert set(first["split"]) == {"id", "ood"}
+    with monkeypatch.context() as patch:
+        patch.setattr(runs_run, "raw_pixel_features", crash)
+        pd.testing.assert_frame_equal(raw_pixels(profile, dataset), first)
+        with pytest.raises(Interrupted):
+            raw_pixels(small_profile(evaluation={"neighbours": 3}), dataset)
+    # After the crash, what was noted before does not count.
+    pd.testing.assert_frame_equal(raw_pixels(profile, dataset), first)
+
+
+def test_a_supervised_run_is_a_run_like_the_others():
+    """Its head has as many outputs as there are classes; the probes read the same features."""
+    made = run(small_run("supervised"))
+    weights = load_file(paths.run_folder("small", "supervised", 0) / "model.safetensors")
+    assert weights["projection_head.weight"].shape == (3, 16)
+    assert made.summary["parameters"] == count_parameters(make_model(small_run("supervised"), 3))
+
+
+def test_a_finished_run_is_kept(monkeypatch, capsys):
+    run(small_run())
+    monkeypatch.setattr(Trainer, "run", lambda self: pytest.fail("trained again"))
+    run(small_run(device="auto", seeds=[0, 1]))  # what cannot change the numbers does not matter
+    assert "finished before, kept" in capsys.readouterr().out
+
+
+def test_another_configuration_is_refused_and_the_difference_named():
+    run(small_run())
+    with pytest.raises(ConfigError, match=r"training.epochs is 2 there and 3 here.*--force"):
+        run(small_run(training={"epochs": 3}))
+
+
+@pytest.mark.parametrize("crash_at", ["first step", "second epoch", "last evaluation", "weights", "rename"])
+def test_a_crash_leaves_a_folder_that_is_visibly_incomplete_and_resumes(monkeypatch, crash_at, tmp_path):
+    """Ends bit-identical to an unbroken run: same weights, same metrics, same summary."""
+    run(small_run())
+    shutil.move(folder(), tmp_path / "whole")
+
+    with monkeypatch.context() as patch:
+        if crash_at == "first step":
+            patch.setattr(Trainer, "_step", crash)
+        elif crash_at == "second epoch":
+            epoch = Trainer._epoch
+            patch.setattr(
+                Trainer, "_epoch", lambda self, bar: crash() if self.progress.epoch else epoch(self, bar)
+            )
+        elif crash_at == "last evaluation":
+            record = Trainer._record
+            patch.setattr(
+                Trainer,
+                "_record",
+                lambda self, **of: (record(self, **of), self.progress.epoch == 2 and crash()),
+            )
+        elif crash_at == "weights":
+            patch.setattr(safetensors.torch, "save_file", crash)
+        else:
+            patch.setattr(Path, "rename", crash)
+        with pytest.raises(Interrupted):
+            run(small_run())
+    assert state_of(folder()) is RunState.BEGUN
+    assert load_own(small_profile()).runs == {}
+    (partial_folder(folder()) / ".metrics.csv.123.new").touch()  # as a killed process leaves it
+
+    run(small_run())
+    assert names(folder()) == WHOLE
+    assert not partial_folder(folder()).exists()
+    for name in WHOLE - {"environment.json"}:
+        assert (folder() / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_an_interrupted_run_is_not_resumed_with_another_configuration(monkeypatch):
+    interrupt_run(monkeypatch)
+    with pytest.raises(ConfigError, match=r"seed0\.partial was made with another .*: training\.temperature"):
+        run(small_run(training={"temperature": 0.1}))
+
+
+def test_a_run_that_failed_is_marked_and_not_tried_in_vain(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "nt_xent", lambda z, temperature: z.sum() * float("nan"))
+        with pytest.raises(TrainingFailed, match=r"epoch 1, step 1, at learning rate 0\.001"):
+            run(small_run())
+    assert state_of(folder()) is RunState.FAILED
+    assert "the loss is nan" in failures(small_profile())["baseline, seed0"]
+    with pytest.raises(TrainingFailed, match=r"the loss is nan.*To try again, delete .*seed0.partial"):
+        run(small_run())
+    mark_for_rerun(folder())
+    assert state_of(folder()) is RunState.ABSENT
+    assert run(small_run()).summary["epoch"] == 2
+
+
+def test_weights_that_are_no_number_never_become_the_last_good_checkpoint(monkeypatch):
+    """The last step of an epoch can spoil the weights after its loss was computed."""
+    step = Trainer._step
+
+    def spoiling(self, *arguments):
+        loss = step(self, *arguments)
+        next(self.model.parameters()).data.fill_(float("inf"))
+        return loss
+
+    monkeypatch.setattr(Trainer, "_step", spoiling)
+    with pytest.raises(TrainingFailed, match="weights are no longer finite after epoch 1"):
+        run(small_run(training={"batch_size": 30}))
+    assert not (partial_folder(folder()) / "checkpoint.pt").exists()
+
+
+def test_a_control_is_evaluated_briefly_and_keeps_no_weights():
+    """Its accuracies are those that its predictions give, unseen classes in folds among them."""
+    made = run(small_run("length_half"))
+    assert names(paths.run_folder("small", "length_half", 0)) == BRIEF
+    assert accuracies(made.predictions) == {name: made.summary[name] for name in MEASURES}
+    assert made.sweep is made.neighbours is made.feature_map is None
+
+
+def test_a_run_to_be_made_again_keeps_its_numbers_until_the_new_one_is_done(monkeypatch):
+    before = run(small_run()).summary
+    mark_for_rerun(folder())
+    assert state_of(folder()) is RunState.MARKED
+    assert load_own(small_profile()).runs["baseline"][0].summary == before
+    interrupt_run(monkeypatch)
+    assert load_own(small_profile()).runs["baseline"][0].summary == before
+    with FileLock(folder().with_name("seed0.lock")), pytest.raises(ConfigError, match="another process"):
+        mark_for_rerun(folder())
+
+
+def test_a_run_begun_on_other_images_is_not_resumed(monkeypatch):
+    interrupt_run(monkeypatch)
+    note = partial_folder(folder()) / "environment.json"
+    note.write_text(note.read_text().replace('"data_sha256": "', '"data_sha256": "0'))
+    with pytest.raises(ConfigError, match="begun with data_sha256"):
+        run(small_run())
+
+
+def test_a_run_resumed_by_other_libraries_says_so(monkeypatch):
+    interrupt_run(monkeypatch)
+    note = partial_folder(folder()) / "environment.json"
+    old = json.loads(note.read_text())
+    note.write_text(json.dumps(old | {"torch": "1.0"}))
+    environment = run(small_run()).environment
+    assert environment["torch"] == "1.0"
+    assert environment["resumed_with"] == [{"torch": old["torch"]}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"evaluation": {"neighbours": 25}}, "evaluation.neighbours 25 exceeds the 24 fitted"),
+        ({"training": {"batch_size": 29}}, "batch_size 29 leaves a last batch of one"),
+        ({"training": {"batch_size": 31}}, "more than the 30 training images"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_any_folder_is_made(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        run(small_run(**changes))
+    assert not partial_folder(folder()).exists()
+
+
+def test_two_processes_do_not_make_the_same_run():
+    folder().parent.mkdir(parents=True)
+    with (
+        FileLock(folder().with_name("seed0.lock")),
+        pytest.raises(ConfigError, match="another process is at"),
+    ):
+        run(small_run())
+
+
+def test_seeds_give_different_weights_orders_and_views(monkeypatch):
+    """Each with its own of all three: with the initial weights of the same seed, training still differs."""
+    seen = []
+    make_views = train.make_views
+
+    def spy(dataset, images, views, epoch, **settings):
+        seen.append((settings["seed"], images.tolist()))
+        return make_views(dataset, images, views, epoch, **settings)
+
+    monkeypatch.setattr(train, "make_views", spy)
+    for seed in (0, 1):
+        run(small_run(seed=seed))
+    assert {seed for seed, _ in seen} == {0, 1}
+    orders = [[images for s, images in seen if s == seed] for seed in (0, 1)]
+    assert orders[0] != orders[1]
+    weights = [
+        load_file(paths.run_folder("small", "baseline", seed) / "model.safetensors")["backbone.fc.weight"]
+        for seed in (0, 1)
+    ]
+    assert not torch.equal(*weights)
+
+
+def test_every_value_of_training_and_views_reaches_the_recipe():
+    """Each field off its default, and none in another's place."""
+    training = {
+        "epochs": 7, "warmup_epochs": 3, "schedule": "constant", "decay_fraction": 0.3,
+        "schedule_per": "step", "batch_size": 12, "views_per_batch": 2,
+        "multi_view_loss": "inside", "temperature": 0.31,
+        "optimizer": "sgd", "learning_rate": 0.07, "weight_decay": 0.011, "momentum": 0.83,
+        "joint_forward": True,
+    }  # fmt: skip
+    views = {
+        "crop_scale": (0.31, 0.92), "crop_ratio": (0.8, 1.3), "flip_p": 0.41, "jitter_p": 0.71,
+        "brightness": 0.11, "contrast": 0.12, "saturation": 0.13, "hue": 0.14, "grayscale_p": 0.15,
+        "blur_p": 0.16, "blur_sigma": (0.2, 1.7), "blur_kernel": 7,
+    }  # fmt: skip
+    config = small_run("baseline", training=training, views=views | {"size": 10, "frozen": True})
+    recipe = recipe_of(config)
+    assert {name: getattr(recipe, name) for name in training} == training
+    assert {name: getattr(recipe.strengths, name) for name in views} == views
+    assert (recipe.view_size, recipe.frozen, recipe.n_views) == (10, True, 2)
+
+
+def test_a_fraction_of_the_images_is_of_each_class():
+    """The first half of each of three classes of unlike sizes, in the file's order, and at least one."""
+    labels = torch.tensor([2, 0, 1, 0, 0, 2, 0, 2, 2, 2])
+    assert first_of_each_class(labels, 0.5).tolist() == [0, 1, 2, 3, 5]
+    assert first_of_each_class(labels, 1).tolist() == list(range(10))
+
+
+def test_a_stored_configuration_reads_back():
+    run(small_run())
+    there = json.loads((folder() / "config.json").read_text())
+    assert RunConfig(**there).recipe() == small_run().recipe()
+
+
+def test_metrics_are_documented():
+    """Every column and key that a run writes is explained in results/README.md."""
+    text = (paths.ROOT / "results/README.md").read_text(encoding="utf-8")
+    made = run(small_run())
+    known = set(LIBRARIES) | {"python"}
+    keys = {*made.metrics, *made.summary, *made.environment} - known
+    assert [name for name in sorted(keys) if f"`{name}`" not in text] == []

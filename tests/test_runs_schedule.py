@@ -1,0 +1,117 @@
+"""Several runs side by side: what is missing is made once, and what fails keeps no other from running."""
+
+import os
+from functools import partial
+
+import pandas as pd
+import pytest
+from small import small_profile, small_run
+
+from manyviews.config import paths
+from manyviews.config.files import read_json, write_json
+from manyviews.config.schema import ConfigError
+from manyviews.runs.schedule import (
+    Job,
+    default_jobs,
+    do_jobs,
+    fraction_done,
+    make_run,
+    missing_runs,
+    run_title,
+)
+from manyviews.runs.store import RunState, partial_folder, run_lock, state_of, write_table
+
+
+@pytest.fixture(autouse=True)
+def _results(tmp_path, monkeypatch):
+    monkeypatch.setenv("MANYVIEWS_RESULTS", str(tmp_path / "results"))
+
+
+def pretend(name: str, seed: int) -> None:
+    """Leave behind what a finished control would."""
+    config = small_run(name, seed)
+    folder = paths.run_folder("small", name, seed)
+    write_json(folder / "config.json", config.model_dump(mode="json"))
+    write_json(folder / "summary.json", {})
+
+
+def missing(names, seeds, **changes) -> list[tuple[str, int]]:
+    force = changes.pop("force", False)
+    return [(c.run, c.seed) for c in missing_runs(names, small_profile(**changes), seeds, force)]
+
+
+def test_what_is_there_is_not_made_again_and_seeds_of_a_run_follow_each_other():
+    names = ["resnet34_long", "frozen2"]
+    assert missing(names, [0, 1]) == [(name, seed) for name in names for seed in (0, 1)]
+    pretend("resnet34_long", 0)
+    assert missing(["resnet34_long"], [0, 1]) == [("resnet34_long", 1)]
+    assert missing(["resnet34_long"], [0, 1], force=True) == [("resnet34_long", 0), ("resnet34_long", 1)]
+    assert state_of(paths.run_folder("small", "resnet34_long", 0)) is RunState.MARKED
+
+
+def test_what_two_names_need_is_made_once():
+    assert missing(["baseline", "temperature_05"], [0]) == [("baseline", 0)]
+
+
+def test_a_run_of_another_configuration_is_an_error():
+    pretend("frozen2", 0)
+    message = r"temperature is 0.5 there and 0.1 here.*--runs frozen2 --seeds 0 --force"
+    with pytest.raises(ConfigError, match=message):
+        missing(["frozen2"], [0], training={"temperature": 0.1})
+
+
+def test_two_processes_make_runs_and_one_that_fails_keeps_none_from_running(capsys):
+    """One of the runs blows up; the message is the run's own. Each has one thread."""
+    blows_up = small_run("length_half", training={"optimizer": "sgd", "learning_rate": 1e300})
+    configs = [small_run("length_half", 1), blows_up, small_run("adamw")]
+    jobs = [Job(run_title(config), partial(make_run, config), config) for config in configs]
+    reasons = do_jobs(jobs, at_once=2)
+    assert len(reasons) == 1
+    assert "length_half), seed 0: " in reasons[0]
+    assert "Lower training.learning_rate" in reasons[0]
+    done = [paths.run_folder("small", config.run, config.seed) for config in configs]
+    states = [state_of(folder) for folder in done]
+    assert states == [RunState.COMPLETE, RunState.FAILED, RunState.COMPLETE]
+    threads = max(1, os.cpu_count() // 2)
+    assert {read_json(folder / "environment.json")["threads"] for folder in done[::2]} == {threads}
+    assert sorted(line[:5] for line in capsys.readouterr().out.splitlines() if line[:1] == "[") == [
+        "[1/3]",
+        "[2/3]",
+        "[3/3]",
+    ]
+
+
+def test_an_unexpected_error_is_told_and_stops_no_other_job():
+    jobs = [Job("bad", partial(int, "x")), Job("good", partial(str, ""))]
+    assert do_jobs(jobs, at_once=1) == ["bad: ValueError: invalid literal for int() with base 10: 'x'"]
+    assert do_jobs([]) == []
+
+
+def test_a_run_that_another_process_has_is_left_to_it():
+    with run_lock(paths.run_folder("small", "frozen2", 0)):
+        assert make_run(small_run("frozen2")) == ""
+    assert state_of(paths.run_folder("small", "frozen2", 0)) is RunState.ABSENT
+
+
+@pytest.mark.parametrize(
+    ("content", "fraction"),
+    [("", 0), ("epoch\n", 0), ('epoch\n"0', 0), ("epoch\n0\n1\n2\n", 0.25), ("epoch\n" + "0\n" * 99, 1)],
+)
+def test_the_bar_follows_the_epochs_of_a_run(content, fraction):
+    """2 of 8 epochs are a quarter; empty, broken off, or of a longer training: the run itself will tell."""
+    config = small_run("frozen2")
+    assert config.training.epochs == 8
+    assert fraction_done(config) == 0
+    folder = partial_folder(paths.run_folder("small", "frozen2", 0))
+    write_table(pd.DataFrame({"epoch": [0]}), folder / "metrics.csv")
+    (folder / "metrics.csv").write_text(content)
+    assert fraction_done(config) == fraction
+    pretend("frozen2", 0)
+    assert fraction_done(config) == 1
+
+
+def test_the_number_at_a_time_can_be_said(monkeypatch):
+    monkeypatch.setenv("MANYVIEWS_JOBS", "3")
+    assert default_jobs() == 3
+    monkeypatch.delenv("MANYVIEWS_JOBS")
+    assert default_jobs() >= 1

@@ -1,0 +1,514 @@
+"""Training: every value of a recipe counts, resuming to the same bits, stopping when the loss is no number."""
+
+import itertools
+import math
+import re
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from manyviews.simclr import train
+from manyviews.simclr.losses import multi_view_nt_xent, nt_xent
+from manyviews.simclr.models import SimCLR, make_simclr
+from manyviews.simclr.sampler import ViewSampler
+from manyviews.simclr.train import Recipe, Trainer, TrainingFailed, learning_rate
+from manyviews.simclr.views import ViewStrengths, make_views
+
+IMAGES = torch.randint(0, 256, (20, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(20) % 4
+SEED = 5
+DEFINITIONS = ("pairs", "outside", "inside")  # of the loss of many views
+SHORT = Recipe(n_views=4, epochs=3, warmup_epochs=1, batch_size=8, learning_rate=1e-2)
+
+# A recipe in which each field is off its default and has an effect on the result.
+STRENGTHS = ViewStrengths(
+    crop_scale=(0.3, 0.8),
+    crop_ratio=(0.5, 1.5),
+    flip_p=0.3,
+    jitter_p=0.7,
+    brightness=0.2,
+    contrast=0.3,
+    saturation=0.5,
+    hue=0.25,
+    grayscale_p=0.4,
+    blur_p=0.6,
+    blur_sigma=(0.3, 1.5),
+    blur_kernel=7,
+)
+OFF_DEFAULT = Recipe(
+    n_views=8,
+    views_per_batch=4,
+    multi_view_loss="inside",
+    temperature=0.3,
+    batch_size=6,  # 3 images, each with 4 views
+    joint_forward=True,
+    epochs=3,
+    warmup_epochs=1,
+    schedule="constant",
+    decay_fraction=0.4,
+    schedule_per="step",
+    optimizer="sgd",
+    learning_rate=0.02,
+    weight_decay=0.01,
+    momentum=0.7,
+    view_size=10,
+    frozen=True,
+    strengths=STRENGTHS,
+)
+# What each field is set to instead: its default, unless that needs more images or time than there are.
+INSTEAD = {"n_views": 4, "epochs": 2, "warmup_epochs": 1.5, "batch_size": 8}
+# Fields that the recipe above hides: `frozen` fixes the epoch of the views; the kind of loss is that of 4 views.
+ALTERNATIVES = [
+    *((field.name, INSTEAD.get(field.name, field.default)) for field in fields(Recipe) if field.name != "strengths"),
+    *((f"strengths.{field.name}", field.default) for field in fields(ViewStrengths)),
+]  # fmt: skip
+
+
+def network(**changes) -> SimCLR:
+    """In float64, in which the written-out training gives the same digits."""
+    sizes = {"width": 4, "feature_dim": 10, "projection_hidden": 16, "projection_dim": 8}
+    return make_simclr(1, **sizes | changes).double()
+
+
+def trainer(recipe: Recipe = SHORT, seed: int = SEED, model: SimCLR | None = None, **settings) -> Trainer:
+    return Trainer(model or network(), IMAGES, recipe, seed, **settings)
+
+
+def checksum(model: SimCLR, epoch: int) -> dict:
+    """Stands for the probes: a number that any change of the weights changes."""
+    return {"checksum": sum(p.double().sum().item() for p in model.parameters())}
+
+
+def weights(model: SimCLR) -> torch.Tensor:
+    return torch.cat([value.flatten().double() for value in model.state_dict().values()])
+
+
+def losses(made: Trainer) -> list[float]:
+    return [row["loss_nats"] for row in made.progress.metrics[1:]]
+
+
+def written_out(recipe: Recipe, seed: int) -> tuple[SimCLR, list[float]]:
+    """Training as a loop over its parts, view by view; gives the network and the mean loss of each epoch."""
+    model, per_batch = network(), 2 * recipe.batch_size // recipe.views_per_batch
+    if recipe.optimizer == "sgd":
+        optimizer = torch.optim.SGD(
+            model.parameters(), momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+    else:
+        optimizer = torch.optim.AdamW(model.parameters(), weight_decay=recipe.weight_decay)
+    sampler = ViewSampler(len(IMAGES), recipe.n_views, per_batch, seed, recipe.views_per_batch)
+    step, means = 0, []
+    for epoch in range(recipe.epochs):
+        of_epoch = []
+        for images, views in sampler.epoch(epoch):
+            x = [
+                make_views(
+                    IMAGES, images, views[:, v], 0 if recipe.frozen else epoch, seed=seed,
+                    size=recipe.view_size or 12, strengths=recipe.strengths, dtype=torch.float64,
+                )
+                for v in range(recipe.views_per_batch)
+            ]  # fmt: skip
+            z = model(torch.cat(x)) if recipe.joint_forward else torch.cat([model(one) for one in x])
+            loss = multi_view_nt_xent(z, recipe.views_per_batch, recipe.temperature, recipe.multi_view_loss)
+            model.zero_grad()
+            loss.backward()
+            optimizer.param_groups[0]["lr"] = learning_rate(recipe, step, len(list(sampler.epoch(0))))
+            optimizer.step()
+            of_epoch.append(loss.item())
+            step += 1
+        means.append(sum(of_epoch) / len(of_epoch))
+    return model, means
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        OFF_DEFAULT,
+        replace(OFF_DEFAULT, frozen=False, optimizer="adamw", multi_view_loss="pairs", joint_forward=False),
+        replace(OFF_DEFAULT, frozen=False, views_per_batch=2, schedule="cosine", schedule_per="epoch"),
+        replace(SHORT, weight_decay=0.2),
+    ],
+    ids=["all off their defaults", "adamw, fresh views", "pairs, cosine", "short"],
+)
+def test_training_is_the_loop_over_its_parts(recipe):
+    """Oracle: sampler, views, network, loss and torch's optimisers, each tested by itself, in a plain loop."""
+    ours = trainer(recipe)
+    ours.run()
+    model, means = written_out(recipe, SEED)
+    assert losses(ours) == pytest.approx(means, rel=1e-7)
+    torch.testing.assert_close(weights(ours.model), weights(model), rtol=1e-6, atol=1e-8)
+
+
+@pytest.fixture(scope="module")
+def off_default() -> torch.Tensor:
+    made = trainer(OFF_DEFAULT)
+    made.run()
+    return weights(made.model)
+
+
+@pytest.mark.parametrize(("name", "value"), ALTERNATIVES, ids=[name for name, _ in ALTERNATIVES])
+def test_every_value_of_a_recipe_changes_the_result(off_default, name, value):
+    """So that none is ignored, and so that the recipe above would show it."""
+    field, _, strength = name.partition(".")
+    if strength:
+        value = replace(STRENGTHS, **{strength: value})
+    changed = replace(OFF_DEFAULT, **{field: value})
+    assert changed != OFF_DEFAULT
+    made = trainer(changed)
+    made.run()
+    assert not torch.allclose(weights(made.model), off_default, rtol=1e-4, atol=1e-6)
+
+
+def test_the_seed_is_of_the_order_and_of_the_views(monkeypatch):
+    """Two seeds with the same initial weights see other orders and other views, and end elsewhere."""
+    seen, ends = {}, []
+
+    def noted(dataset, images, views, epoch, *, seed, **settings):
+        order.append(images.tolist())
+        seeds.add(seed)
+        return make_views(dataset, images, views, epoch, seed=seed, **settings)
+
+    monkeypatch.setattr(train, "make_views", noted)
+    for seed in (3, 4):
+        order, seeds = [], set()
+        made = trainer(replace(SHORT, epochs=2), seed)
+        made.run()
+        seen[seed] = order
+        assert seeds == {seed}
+        ends.append(weights(made.model))
+    assert seen[3] != seen[4]
+    assert not torch.equal(*ends)
+
+
+class Interrupted(Exception):
+    """Stands for a crash."""
+
+
+def crash_at(monkeypatch, method: str, call: int):
+    """Let a method of the trainer crash when it is called for this time, counted from 0."""
+    whole, done = getattr(Trainer, method), []
+
+    def crashing(self, *arguments, **named):
+        if len(done) == call:
+            raise Interrupted
+        done.append(1)
+        return whole(self, *arguments, **named)
+
+    monkeypatch.setattr(Trainer, method, crashing)
+
+
+# An epoch has 6 steps; with 4 views in a batch 5. Records and checkpoints: one an epoch, a record more at the start.
+@pytest.mark.parametrize(
+    ("method", "call", "epochs_kept", "changes"),
+    [
+        ("_record", 0, 0, {}),
+        ("_step", 0, 0, {}),
+        ("_step", 4, 0, {}),
+        ("_step", 8, 1, {"optimizer": "sgd"}),
+        ("_step", 8, 1, {"joint_forward": True, "schedule_per": "step"}),
+        ("_step", 8, 1, {"views_per_batch": 4}),
+        ("_step", 12, 2, {}),
+        ("_step", 17, 2, {"optimizer": "sgd"}),
+        ("_record", 3, 2, {}),
+        ("_save_checkpoint", 2, 2, {}),
+    ],
+)
+def test_a_resumed_training_ends_bit_identical(tmp_path, monkeypatch, method, call, epochs_kept, changes):
+    """Crashes before, within and at the end of each epoch, the last among them."""
+    recipe = replace(SHORT, **changes)
+    whole = trainer(recipe, checkpoint=tmp_path / "whole.pt", evaluate=checksum)
+    whole.run()
+    settings = {"checkpoint": tmp_path / "broken.pt", "evaluate": checksum}
+    with monkeypatch.context() as patch:
+        crash_at(patch, method, call)
+        with pytest.raises(Interrupted):
+            trainer(recipe, **settings).run()
+    resumed = trainer(recipe, **settings)
+    assert resumed.progress.epoch == epochs_kept  # loses the work since the last epoch, no more
+    resumed.run()
+    assert torch.equal(weights(resumed.model), weights(whole.model))
+    assert str(resumed.progress.metrics) == str(whole.progress.metrics)  # nan is not equal to itself
+    for name in ("epoch", "steps", "views_forwarded"):
+        assert getattr(resumed.progress, name) == getattr(whole.progress, name)
+
+
+def test_bfloat16_and_float32_resume_to_the_same_bits_too(tmp_path):
+    for precision in (torch.bfloat16, torch.float32):
+        model = network(width=16).float()  # narrower ones are too narrow for oneDNN 3.12, which misreads memory
+        whole = trainer(model=model, precision=precision)
+        whole.run()
+        path = tmp_path / f"{precision}.pt"
+        part = trainer(model=network(width=16).float(), precision=precision, checkpoint=path)
+
+        def stop(progress):
+            raise Interrupted
+
+        with pytest.raises(Interrupted):
+            part.run(stop)
+        resumed = trainer(model=network(width=16).float(), precision=precision, checkpoint=path)
+        assert resumed.progress.epoch == 1
+        resumed.run()
+        assert torch.equal(weights(resumed.model), weights(whole.model))
+
+
+def test_what_follows_an_epoch_is_made_up_for_after_an_interruption(tmp_path):
+    """A crash while the last epoch's row was written to disk must not leave the file a row short."""
+    rows = []
+
+    def note(progress):
+        if progress.epoch == SHORT.epochs and not rows.count("crashed"):
+            rows.append("crashed")
+            raise Interrupted
+        rows.append(len(progress.metrics))
+
+    with pytest.raises(Interrupted):
+        trainer(checkpoint=tmp_path / "c.pt").run(note)
+    trainer(checkpoint=tmp_path / "c.pt").run(note)
+    assert rows == [2, 3, "crashed", 4]
+
+
+def test_a_crash_while_the_checkpoint_is_written_keeps_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.pt"
+    first = trainer(checkpoint=path)
+    first.run()
+    good = path.read_bytes()
+
+    def half_written(state, file):
+        file.write(good[:100])
+        raise Interrupted
+
+    monkeypatch.setattr(train.torch, "save", half_written)
+    with pytest.raises(Interrupted):
+        first._save_checkpoint()
+    assert path.read_bytes() == good
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(RuntimeError, match=r"checkpoint.pt: damaged .*Delete .* to start"):
+        trainer(checkpoint=tmp_path / "checkpoint.pt")
+
+
+def test_a_loss_that_is_no_number_stops_the_training(tmp_path, monkeypatch):
+    """Names epoch, step and learning rate, and keeps the last good checkpoint."""
+    calls = []
+
+    def sometimes_nan(z, temperature):
+        calls.append(1)
+        return nt_xent(z, temperature) * (math.nan if len(calls) == 9 else 1)
+
+    monkeypatch.setattr(train, "nt_xent", sometimes_nan)
+    with pytest.raises(TrainingFailed, match=r"the loss is nan in epoch 2, step 3, at learning rate 0.01"):
+        trainer(checkpoint=tmp_path / "c.pt").run()
+    kept = trainer(checkpoint=tmp_path / "c.pt")
+    assert kept.progress.epoch == 1
+    assert weights(kept.model).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("views_per_batch", "definition", "least"),
+    [(2, "outside", 0), (4, "pairs", 0), (4, "outside", math.log(3)), (4, "inside", 0)],
+)
+def test_training_lowers_the_loss(views_per_batch, definition, least):
+    """Images of one colour each, which views without jitter keep: easy to tell apart.
+
+    With three positives outside the logarithm, their probabilities add up to less than 1, and the loss
+    cannot fall below log 3.
+    """
+    easy = replace(
+        SHORT,
+        epochs=12,
+        temperature=0.2,
+        views_per_batch=views_per_batch,
+        multi_view_loss=definition,
+        strengths=ViewStrengths(jitter_p=0, grayscale_p=0),
+    )
+    images = IMAGES[:, :, :1, :1].expand(-1, -1, 12, 12).contiguous()
+    made = Trainer(network(width=8, projection_norm=True), images, easy)
+    made.run()
+    assert least < losses(made)[-1] < least + 0.7 * (losses(made)[0] - least)
+
+
+def test_a_supervised_training_learns_its_labels():
+    """Four classes, a colour each: cross-entropy starts near log 4 and falls to almost nothing."""
+    images = IMAGES[LABELS, :, :1, :1].expand(-1, -1, 12, 12).contiguous()
+    easy = replace(SHORT, epochs=20, strengths=ViewStrengths(jitter_p=0, grayscale_p=0))
+    made = Trainer(network(width=8, n_classes=4), images, easy, labels=LABELS)
+    made.run()
+    assert losses(made)[0] < 2 * math.log(4)
+    assert losses(made)[-1] < 0.3 * math.log(4)
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_a_supervised_loss_pairs_each_image_with_its_label(repeats):
+    """Oracle: cross-entropy by hand. Rows are the first views of all images, then the second, and so on."""
+    made = trainer(model=network(n_classes=4), labels=LABELS)
+    images = torch.tensor([5, 0, 7])
+    z = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    expected = [-torch.log_softmax(z[row], 0)[LABELS[images[row % 3]]] for row in range(6)]
+    assert made._loss(z.repeat(repeats, 1), images) == pytest.approx(sum(expected).item() / 6, rel=1e-6)
+
+
+def test_counts_what_it_does():
+    """20 images in batches of 8: 3 batches a pass, 2 passes an epoch; every image gives 4 views an epoch."""
+    progress = trainer().run()
+    assert progress.steps == 3 * 2 * 3
+    assert progress.views_forwarded == 3 * 20 * 4
+    assert [row["epoch"] for row in progress.metrics] == [0, 1, 2, 3]
+    assert [row["steps"] for row in progress.metrics] == [0, 6, 12, 18]
+    assert [row["views_forwarded"] for row in progress.metrics] == [0, 80, 160, 240]
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_more_views_in_a_batch_forward_as_many_in_as_many_steps(monkeypatch, joint):
+    """20 images, 4 views, 20 views a batch: 4 steps an epoch, with 10 images in a batch or with 5."""
+    forward, forwards = SimCLR.forward, []
+    monkeypatch.setattr(SimCLR, "forward", lambda self, x: forwards.append(len(x)) or forward(self, x))
+    for views_per_batch in (2, 4):
+        forwards.clear()
+        recipe = replace(SHORT, batch_size=10, views_per_batch=views_per_batch, joint_forward=joint)
+        progress = trainer(recipe).run()
+        assert (progress.steps, progress.views_forwarded) == (3 * 4, 3 * 4 * 20)
+        assert forwards == ([20] * 12 if joint else [20 // views_per_batch] * views_per_batch * 12)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "every", "expected"), [(5, 2, [0, 2, 4, 5]), (4, 2, [0, 2, 4]), (3, 9, [0, 3])]
+)
+def test_evaluates_first_last_and_every_so_often(epochs, every, expected):
+    called = []
+
+    def evaluate(model, epoch):
+        called.append(epoch)
+        return checksum(model, epoch)
+
+    metrics = trainer(replace(SHORT, epochs=epochs), evaluate=evaluate, every_epochs=every).run().metrics
+    assert [row["epoch"] for row in metrics if "checksum" in row] == called == expected
+
+
+def test_what_a_step_is_made_of_reads_nothing_back():
+    """On a GPU the host would wait. Oracle: torch's `meta` device, whose tensors have no values to read."""
+    images, views = next(ViewSampler(20, 4, 8, seed=0).epoch(0, "meta"))
+    strengths = ViewStrengths()
+    x = make_views(
+        IMAGES.to("meta"), images.repeat(2), views.T.flatten(), 0, seed=0, size=12, strengths=strengths
+    )
+    model = network().float().to("meta")
+    nt_xent(model(x), 0.5).backward()
+    for definition in DEFINITIONS:
+        multi_view_nt_xent(model(x), 4, 0.5, definition).backward()
+    assert all(p.grad.is_meta for p in model.parameters())
+
+
+@pytest.mark.parametrize("views_per_batch", [2, 4])
+def test_joint_and_separate_forward_differ_in_batch_norm_only(views_per_batch):
+    """In evaluation mode BatchNorm has fixed statistics, and both give the same loss; in training not."""
+    first = {}
+    for joint, mode in itertools.product((False, True), repeat=2):
+        made = trainer(replace(SHORT, joint_forward=joint, views_per_batch=views_per_batch))
+        made.model.train(mode)
+        first[joint, mode] = made._step(*next(made.sampler.epoch(0)), 0.0).item()
+    assert first[True, False] == pytest.approx(first[False, False], rel=1e-9)
+    assert first[True, True] != pytest.approx(first[False, True], rel=1e-5)
+
+
+def test_learning_rate_of_the_original():
+    """Per epoch: linear over 10 epochs to 0.6, then cosine to 0; constant within an epoch. Oracle: torch's."""
+    rates = [learning_rate(Recipe(), step, 391) for step in range(50 * 391)]
+    per_epoch = rates[::391]
+    assert all(rates[e * 391] == rates[e * 391 + 390] for e in range(50))
+    assert per_epoch[:10] == pytest.approx([0.06 * (e + 1) for e in range(10)])
+    oracle = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.6)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(oracle, 40)
+    for epoch in range(10, 50):
+        assert per_epoch[epoch] == pytest.approx(cosine.get_last_lr()[0])
+        oracle.step()
+        cosine.step()
+
+
+def test_a_schedule_in_steps_moves_at_each_step():
+    schedule = Recipe(epochs=4, warmup_epochs=1, schedule_per="step", learning_rate=1.0)
+    rates = [learning_rate(schedule, step, 10) for step in range(40)]
+    assert rates[:10] == pytest.approx([0.1 * (s + 1) for s in range(10)])
+    assert rates[10] == 1.0
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+    assert 0 < rates[-1] < 0.01
+
+
+def test_a_constant_schedule_falls_in_a_straight_line_over_its_last_part():
+    """Oracle: torch's LinearLR, from the peak over the last fifth."""
+    schedule = Recipe(
+        epochs=10, warmup_epochs=1, schedule="constant", schedule_per="step", learning_rate=1.0
+    )
+    rates = [learning_rate(schedule, step, 10) for step in range(100)]
+    assert rates[10:81] == [1.0] * 71
+    oracle = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    line = torch.optim.lr_scheduler.LinearLR(oracle, 1.0, 0.0, total_iters=20)
+    for rate in rates[80:]:
+        assert rate == pytest.approx(line.get_last_lr()[0])
+        oracle.step()
+        line.step()
+    assert learning_rate(replace(schedule, decay_fraction=0), 99, 10) == 1.0
+
+
+def test_a_warm_up_may_end_within_an_epoch():
+    schedule = Recipe(epochs=2, warmup_epochs=0.25, schedule_per="step", learning_rate=1.0)
+    rates = [learning_rate(schedule, step, 20) for step in range(40)]
+    assert rates[:6] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+    assert rates[6] < 1
+
+
+def test_trainings_that_leave_a_constant_rate_share_its_first_steps():
+    """To the bit, so that the short one is a branch of the long one; and the rate is that of the last step."""
+    recipe = replace(SHORT, schedule="constant", schedule_per="step", learning_rate=1e-3)
+    short, long = trainer(recipe), trainer(replace(recipe, epochs=6))
+    short.run()
+    long.run()
+    assert losses(short)[:2] == losses(long)[:2]  # two of three epochs; the last fifth of these falls
+    assert losses(short)[2] != losses(long)[2]
+    assert short.progress.metrics[-1]["learning_rate"] == learning_rate(recipe, 17, 6) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("n_images", "batch_size", "views_per_batch", "message"),
+    [
+        (20, 19, 2, "batch_size 19 leaves .* use 18$"),
+        (21, 2, 2, "batch_size 2 leaves .* use 3$"),
+        (21, 8, 4, "batch_size 8 leaves .* use 6$"),  # 3 images: 7 batches
+        (17, 32, 8, "batch_size 32 leaves .* use 28$"),  # 7 images: two batches and one of 3 images
+        (3, 3, 3, "batch_size 3 leaves .* use another training.views_per_batch$"),
+        (20, 42, 4, "batch_size 42 puts 21 images .* more than the 20 training images"),
+    ],
+)
+def test_a_batch_without_negatives_is_refused_with_a_fix_that_works(
+    n_images, batch_size, views_per_batch, message
+):
+    recipe = Recipe(n_views=24, batch_size=batch_size, views_per_batch=views_per_batch)
+    images = IMAGES.repeat(2, 1, 1, 1)[:n_images]
+    with pytest.raises(ValueError, match=message):
+        Trainer(network(), images, recipe)
+    if fix := re.search(r"use (\d+)$", message):
+        train.check_batches(n_images, replace(recipe, batch_size=int(fix[1])))
+
+
+def test_a_device_is_found_or_refused():
+    assert train.resolve_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match="device 'cuda:99': this machine has"):
+        train.resolve_device("cuda:99")
+
+
+def test_a_precision_is_as_asked_for_or_what_the_processor_has():
+    cpu = torch.device("cpu")
+    assert train.resolve_precision("float64", cpu) == torch.float64
+    assert train.resolve_precision("auto", cpu) in (torch.bfloat16, torch.float32)
+
+
+def test_training_does_not_depend_on_the_callers_random_state():
+    ends = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        made = trainer(replace(SHORT, epochs=2))
+        made.run()
+        ends.append(weights(made.model))
+    assert torch.equal(*ends)

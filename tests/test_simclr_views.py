@@ -1,0 +1,272 @@
+"""Views against torchvision: the same pixels from the same parameters, drawn alike."""
+
+import math
+
+import pytest
+import torch
+import torchvision.transforms.v2 as transforms
+import torchvision.transforms.v2.functional as tv
+from scipy import stats
+
+from manyviews.simclr import views as transform
+from manyviews.simclr.views import ViewParameters, ViewStrengths, draw_parameters, make_views
+
+ROUNDING = 1e-5  # of pixels in [0, 1]; an 8-bit level is 4e-3
+MANY = 20_000
+P_VALUE = 1e-3  # the draws are fixed by seeds, so these tests pass always or never
+
+
+def random_images(n: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(
+        0, 256, (n, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
+
+
+def parameters(n: int, strengths: ViewStrengths | None = None, size: int = 64, epoch: int = 0) -> ViewParameters:
+    return draw_parameters(
+        strengths or ViewStrengths(), 0, torch.arange(n), torch.zeros(n).long(), epoch, size, size
+    )
+
+
+def torchvision_view(image: torch.Tensor, p: ViewParameters, i: int, size: int, kernel: int) -> torch.Tensor:
+    """One view by torchvision's functions, from the parameters in row i."""
+    box = (int(p.top[i]), int(p.left[i]), int(p.height[i]), int(p.width[i]))
+    x = tv.resized_crop(image.float() / 255, *box, [size, size], antialias=True)
+    if p.flip[i]:
+        x = tv.horizontal_flip(x)
+    if p.jitter[i]:
+        adjust = [tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue]
+        for operation in p.order[i].tolist():
+            x = adjust[operation](x, p.factors[i, operation].item())
+    if p.grayscale[i]:
+        x = tv.rgb_to_grayscale(x, 3)
+    if p.blur[i]:
+        x = tv.gaussian_blur(x, [kernel, kernel], [p.sigma[i].item()] * 2)
+    return x
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(64, 64, 64), (32, 32, 32), (64, 64, 32), (24, 24, 40), (48, 64, 32)]
+)
+def test_whole_transform_gives_torchvisions_pixels(height, width, size):
+    """Oracle: torchvision's functions one after the other; larger, smaller and oblong images included."""
+    n, kernel = 100, 3 if size <= 32 else 5
+    images, numbers = random_images(n, height, width), torch.arange(n)
+    strengths = ViewStrengths()
+    views = make_views(images, numbers, numbers % 8, 3, seed=1, size=size, strengths=strengths)
+    p = draw_parameters(strengths, 1, numbers, numbers % 8, 3, height, width)
+    for i in range(n):
+        expected = torchvision_view(images[i], p, i, size, kernel)
+        torch.testing.assert_close(views[i], expected, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("operation", "oracle", "factors"),
+    [
+        (transform.BRIGHTNESS, tv.adjust_brightness, (0.0, 0.6, 1.0, 1.4)),
+        (transform.CONTRAST, tv.adjust_contrast, (0.0, 0.6, 1.0, 1.4)),
+        (transform.SATURATION, tv.adjust_saturation, (0.0, 0.6, 1.0, 1.4)),
+        (transform.HUE, tv.adjust_hue, (-0.5, -0.1, 0.0, 0.1, 0.5)),
+    ],
+)
+def test_colour_operation_equals_torchvisions(operation, oracle, factors):
+    """Also on gray pixels and on the corners of the colour cube, where the hue formula branches."""
+    images = random_images(3, 8, 8).float() / 255
+    images[1] = images[1, :1]
+    images[2, :, 0] = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3).T
+    for factor in factors:
+        ours = transform.adjust(images, operation, torch.full((3,), factor))
+        torch.testing.assert_close(ours, oracle(images, factor), rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
+def test_blur_equals_torchvisions(kernel, sigma):
+    images = random_images(2, 16, 16).float() / 255
+    matrix = transform.blur_matrix(torch.full((2,), sigma), kernel, 16)
+    ours = transform.separable(images, matrix, matrix)
+    torch.testing.assert_close(
+        ours, tv.gaussian_blur(images, [kernel] * 2, [sigma] * 2), rtol=0, atol=ROUNDING
+    )
+
+
+@pytest.fixture(scope="module")
+def drawn() -> ViewParameters:
+    return parameters(MANY)
+
+
+@pytest.fixture(scope="module")
+def torchvision_crops() -> torch.Tensor:
+    """Boxes (top, left, height, width) that torchvision's RandomResizedCrop draws, (n, 4)."""
+    crop = transforms.RandomResizedCrop(64, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3))
+    image = torch.zeros(3, 64, 64)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        boxes = [crop.make_params([image]) for _ in range(MANY)]
+    return torch.tensor([[box[key] for key in ("top", "left", "height", "width")] for box in boxes])
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_crops_are_distributed_as_torchvisions(drawn, torchvision_crops, index):
+    """Two samples of box positions and sizes; oracle: RandomResizedCrop, by a chi-squared test on 16 bins."""
+    ours = [drawn.top, drawn.left, drawn.height, drawn.width][index]
+    edges = torch.linspace(0, 65, 17)
+    counts = [torch.histogram(x.float(), edges).hist for x in (ours, torchvision_crops[:, index])]
+    table = torch.stack(counts)
+    table = table[:, table.sum(dim=0) >= 10]
+    assert stats.chi2_contingency(table.numpy()).pvalue > P_VALUE
+
+
+def test_crops_lie_within_the_image(drawn):
+    for start, length in ((drawn.top, drawn.height), (drawn.left, drawn.width)):
+        assert (start >= 0).all()
+        assert (length >= 1).all()
+        assert (start + length <= 64).all()
+
+
+def test_a_crop_that_cannot_fit_is_the_largest_central_one():
+    """As torchvision's RandomResizedCrop falls back, on an image far wider than any allowed ratio."""
+    strengths = ViewStrengths(crop_scale=(1.0, 1.0))
+    p = draw_parameters(strengths, 0, torch.arange(50), torch.zeros(50).long(), 0, 12, 90)
+    crop = transforms.RandomResizedCrop(12, scale=(1.0, 1.0), ratio=(3 / 4, 4 / 3))
+    expected = crop.make_params([torch.zeros(3, 12, 90)])
+    for name in ("top", "left", "height", "width"):
+        assert (getattr(p, name) == expected[name]).all(), name
+
+
+@pytest.mark.parametrize(
+    ("index", "low", "high"), [(0, 0.6, 1.4), (1, 0.6, 1.4), (2, 0.6, 1.4), (3, -0.1, 0.1)]
+)
+def test_jitter_factors_are_uniform(drawn, index, low, high):
+    """ColorJitter(0.4, 0.4, 0.4, 0.1) draws each factor uniformly from these ranges."""
+    assert stats.kstest(drawn.factors[:, index], "uniform", (low, high - low)).pvalue > P_VALUE
+
+
+def test_strong_jitter_never_inverts_colours():
+    """As in torchvision, a factor's range ends at 0."""
+    p = parameters(2000, ViewStrengths(brightness=1.5))
+    assert stats.kstest(p.factors[:, 0], "uniform", (0, 2.5)).pvalue > P_VALUE
+
+
+def test_all_orders_of_the_colour_operations_are_equally_likely(drawn):
+    code = (drawn.order * torch.tensor([64, 16, 4, 1])).sum(dim=1)
+    counts = code.unique(return_counts=True)[1]
+    assert len(counts) == math.factorial(4)
+    assert stats.chisquare(counts).pvalue > P_VALUE
+
+
+def test_blur_strength_is_uniform(drawn):
+    assert stats.kstest(drawn.sigma, "uniform", (0.1, 1.9)).pvalue > P_VALUE
+
+
+@pytest.mark.parametrize(("name", "p"), [("flip", 0.5), ("jitter", 0.8), ("grayscale", 0.2), ("blur", 0.5)])
+def test_operations_happen_with_the_originals_probabilities(drawn, name, p):
+    happened = int(getattr(drawn, name).sum())
+    assert stats.binomtest(happened, MANY, p).pvalue > P_VALUE
+
+
+def test_random_numbers_are_uniform_and_uncorrelated():
+    """Along images, views and epochs, neighbours included: a weak hash of counters would show there."""
+    images, zeros = torch.arange(5000), torch.zeros(5000).long()
+    u = transform.uniform(7, images, zeros, 0, 36)
+    assert all(stats.kstest(column, "uniform").pvalue > P_VALUE / 36 for column in u.T)
+    others = [
+        transform.uniform(7, images + 1, zeros, 0, 36),
+        transform.uniform(7, images, zeros + 1, 0, 36),
+        transform.uniform(7, images, zeros, 1, 36),
+        transform.uniform(8, images, zeros, 0, 36),
+        u.roll(1, dims=1),
+    ]
+    for other in others:
+        for a, b in zip(u.T, other.T, strict=True):
+            assert abs(torch.corrcoef(torch.stack([a, b]))[0, 1]) < 5 / math.sqrt(5000)
+
+
+def test_a_view_is_the_same_in_any_batch_and_order():
+    images, numbers = random_images(40, 32, 32), torch.arange(40)
+    together = make_views(images, numbers, numbers % 4, 5, seed=3, size=32, strengths=ViewStrengths())
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    for batch in order.split(7):
+        alone = make_views(images, batch, batch % 4, 5, seed=3, size=32, strengths=ViewStrengths())
+        assert torch.equal(alone, together[batch])
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"epoch": 6}, {"view": 1}, {"image": 1}])
+def test_another_seed_epoch_view_or_image_index_gives_another_view(change):
+    one = {"seed": 3, "epoch": 5, "view": 0, "image": 0}
+
+    def view(seed, epoch, view, image):
+        same = random_images(1, 32, 32).expand(2, -1, -1, -1)
+        number = (torch.tensor([image]), torch.tensor([view]))
+        return make_views(same, *number, epoch, seed=seed, size=32, strengths=ViewStrengths())
+
+    assert not torch.equal(view(**one), view(**one | change))
+
+
+def test_a_gpus_way_of_applying_to_some_images_gives_the_same_pixels(monkeypatch):
+    """It computes all and keeps the chosen; oracle: the way of the CPU, which computes the chosen only."""
+    images, numbers = random_images(50, 32, 32), torch.arange(50)
+
+    def views():
+        return make_views(images, numbers, numbers % 4, 5, seed=3, size=32, strengths=ViewStrengths())
+
+    expected = views()
+    monkeypatch.setattr(transform, "_apply_to_chosen", transform._apply_to_all)
+    torch.testing.assert_close(views(), expected, rtol=0, atol=ROUNDING)
+
+
+def test_views_without_any_operation_are_the_images():
+    off = ViewStrengths(crop_scale=(1, 1), crop_ratio=(1, 1), flip_p=0, jitter_p=0, grayscale_p=0, blur_p=0)
+    images, numbers = random_images(5, 32, 32), torch.arange(5)
+    views = make_views(images, numbers, numbers, 0, seed=0, size=32, strengths=off)
+    torch.testing.assert_close(views, images / 255, rtol=0, atol=ROUNDING)
+
+
+def test_pixels_stay_between_black_and_white():
+    strong = ViewStrengths(brightness=2, contrast=2, saturation=2, hue=0.5, jitter_p=1)
+    images, numbers = random_images(200, 16, 16), torch.arange(200)
+    views = make_views(images, numbers, numbers, 0, seed=0, size=16, strengths=strong)
+    assert views.min() >= -ROUNDING
+    assert views.max() <= 1 + ROUNDING
+
+
+def test_each_strength_is_that_of_its_own_operation():
+    """All off their defaults, no two alike: an operation with the strength of another would lie outside."""
+    strengths = ViewStrengths(
+        crop_scale=(0.3, 0.6), crop_ratio=(1.5, 2.5), brightness=0.1, contrast=0.3, saturation=0.6, hue=0.2,
+        flip_p=0.15, jitter_p=0.35, grayscale_p=0.6, blur_p=0.85, blur_sigma=(0.4, 0.9),
+    )  # fmt: skip
+    p = parameters(MANY, strengths)
+    for index, width in enumerate((0.1, 0.3, 0.6)):
+        assert stats.kstest(p.factors[:, index], "uniform", (1 - width, 2 * width)).pvalue > P_VALUE
+    assert stats.kstest(p.factors[:, transform.HUE], "uniform", (-0.2, 0.4)).pvalue > P_VALUE
+    assert stats.kstest(p.sigma, "uniform", (0.4, 0.5)).pvalue > P_VALUE
+    for name, probability in (("flip", 0.15), ("jitter", 0.35), ("grayscale", 0.6), ("blur", 0.85)):
+        assert stats.binomtest(int(getattr(p, name).sum()), MANY, probability).pvalue > P_VALUE
+    area, ratio = p.width * p.height / 64**2, p.width / p.height
+    for values, (low, high) in ((area, (0.3, 0.6)), (ratio, (1.5, 2.5))):
+        assert values.quantile(0.01) == pytest.approx(low, rel=0.06)  # sides are whole pixels
+        assert values.quantile(0.99) == pytest.approx(high, rel=0.06)
+
+
+@pytest.mark.parametrize(("kernel", "size", "taps"), [(7, 32, 7), (None, 32, 3), (None, 33, 5), (1, 33, 1)])
+def test_the_blur_has_as_many_taps_as_asked_for(kernel, size, taps):
+    """A single white pixel spreads over taps x taps; by default 3 up to 32 pixels, as in the original."""
+    strengths = ViewStrengths(
+        (1, 1), (1, 1), flip_p=0, jitter_p=0, grayscale_p=0, blur_p=1, blur_sigma=(9, 9), blur_kernel=kernel
+    )
+    image = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    image[..., 16, 16] = 255
+    index = torch.zeros(1).long()
+    (view,) = make_views(image, index, index, 0, seed=0, size=size, strengths=strengths)
+    assert int((view[0] > 1e-4).sum()) == taps**2
+
+
+def test_colours_keep_their_channels():
+    """A red image stays red without jitter, in the order red, green, blue; its luma is torchvision's."""
+    strengths = ViewStrengths(jitter_p=0, grayscale_p=0)
+    image = torch.tensor([200, 100, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 16, 16)
+    index = torch.zeros(9).long()
+    views = make_views(image, index, torch.arange(9), 0, seed=0, size=16, strengths=strengths)
+    expected = (image / 255).expand(9, 3, 16, 16)
+    torch.testing.assert_close(views, expected, rtol=0, atol=ROUNDING)
