@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks import guard
 from benchmarks.table import GROUPS, as_text, keep, measure
+from manyviews.runs.schedule import PROCESS_SETTINGS
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -42,8 +43,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    from manyviews.pipeline import PROCESS_SETTINGS
-
     if not PROCESS_SETTINGS.keys() <= os.environ.keys():  # they are read when a process starts
         command = [sys.executable, "-m", "benchmarks", *sys.argv[1:]]
         os.execve(sys.executable, command, PROCESS_SETTINGS | os.environ)

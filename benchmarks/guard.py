@@ -12,9 +12,9 @@ def check(repeats: int) -> int:
     network = NETWORKS[0]
     for _ in range(ATTEMPTS):
         whole, alone = interleaved("guard", "views/s", ours(network, random_images(network)), repeats)
-        share = whole["high"] / alone["high"]  # the best of each, which other programs disturb least
-        rate = f"{whole['high']:.0f} views/s, {share:.2f} of the network alone"
+        fraction = whole["high"] / alone["high"]  # the best of each, which other programs disturb least
+        rate = f"{whole['high']:.0f} views/s, {fraction:.2f} of the network alone"
         print(f"{network}: {rate}; at least {LOWEST} wanted")
-        if share >= LOWEST:
+        if fraction >= LOWEST:
             return 0
     return 1

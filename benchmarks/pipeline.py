@@ -9,56 +9,59 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import row
-from manyviews import paths
-from manyviews.files import read_json
-from manyviews.pipeline import PROCESS_SETTINGS
+from manyviews.config import paths
+from manyviews.config.files import read_json
+from manyviews.runs.schedule import PROCESS_SETTINGS
 
-IMPORT = "import manyviews.experiment"
-RUN_ALL = "import sys; from manyviews.pipeline import main; sys.exit(main())"  # in earlier commits too
-WHOLE, STEP = "imports of a run", "the same, a network and its first step"
+IMPORT = "import manyviews.runs.run"
 FIRST_STEP = f"""
 {IMPORT}
 from benchmarks.training import NETWORKS, ours, random_images
 network = NETWORKS[0]._replace(steps=1)
 ours(network, random_images(network))[0].measure()
 """
+STARTS = {
+    "options of run_all.sh": "from manyviews.cli import parse_arguments; parse_arguments([])",
+    "imports of a run": IMPORT,
+    "the same, a network and its first step": FIRST_STEP,
+}
 
 
 def measure(repeats: int) -> list[dict[str, Any]]:
     """Seconds of each, in processes of their own."""
     rows = []
-    for name, code in ((WHOLE, IMPORT), (STEP, FIRST_STEP)):
+    for name, code in STARTS.items():
         seconds = [timed([sys.executable, "-c", code]) for _ in range(repeats)]
         rows.append(row(f"start-up: {name}", "ours", "s", seconds))
-    whole, training = zip(*(study("--profile", "smoke") for _ in range(repeats)), strict=True)
-    rest = [all_of_it - part for all_of_it, part in zip(whole, training, strict=True)]
-    parts = {"all": whole, "training and probes along the way": training, "the rest": rest}
-    for name, seconds in parts.items():
-        rows.append(row("run_all.sh --profile smoke", name, "s", seconds))
+    phases = [smoke() for _ in range(repeats)]
+    for phase in phases[0]:
+        rows.append(row("run_all.sh --profile smoke", phase, "s", [seconds[phase] for seconds in phases]))
     return rows
 
 
-def timed(command: list[str], root: Path = paths.ROOT, **variables: str) -> float:
-    """Seconds of a command that uses the code under `root`, which itself sets what its kernels need."""
+def timed(command: list[str], **variables: str) -> float:
+    """Seconds of a command, which itself sets what its kernels need."""
     inherited = {name: value for name, value in os.environ.items() if name not in PROCESS_SETTINGS}
-    environment = inherited | {"PYTHONPATH": str(root / "lib"), **variables}
     started = time.perf_counter()
-    to_both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    done = subprocess.run(command, cwd=root, env=environment, text=True, **to_both)
+    to_both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "env": inherited | variables}
+    done = subprocess.run(command, cwd=paths.ROOT, text=True, **to_both)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stdout[-2000:]}")
     return time.perf_counter() - started
 
 
-def study(*options: str, root: Path = paths.ROOT) -> tuple[float, float]:
-    """Seconds of run_all.sh with these options, and of what its runs say they trained and probed.
+def smoke() -> dict[str, float]:
+    """Seconds of the smoke study, images included, and of what its runs say of their phases.
 
-    The whole includes making the images, as for a new user.
+    The notebooks run side by side, so that the phases of all runs together may exceed the whole.
     """
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results"
-        command = [sys.executable, "-c", RUN_ALL, *options, "--results", str(results)]
-        whole = timed(command, root, MANYVIEWS_DATA=str(Path(folder) / "data"))
-        environments = results.glob("*/*/seed*/environment.json")
-        training = sum(read_json(path)["wall_time_s"] for path in environments)
-    return whole, training
+        command = [sys.executable, "-m", "manyviews", "--profile", "smoke", "--results", str(results)]
+        whole = timed(command, MANYVIEWS_DATA=str(Path(folder) / "data"))
+        environments = [read_json(path) for path in results.glob("*/*/seed*/environment.json")]
+    return {
+        "all": whole,
+        "training and probes along the way, sum of the runs": sum(e["wall_time_s"] for e in environments),
+        "final evaluation, sum of the runs": sum(e["final_evaluation_time_s"] for e in environments),
+    }

@@ -1,12 +1,15 @@
-"""The probes against scikit-learn, on features of photographs.
+"""The probes against scikit-learn, on features of Tiny-ImageNet photographs.
 
-The first call trains a network for some minutes and keeps its features (see probe_features.py). Both sides
-get the same float32 features and the same number of threads.
+The first call trains a network for some minutes and keeps its features. Both sides get the same float32
+features and the same number of threads.
 """
 
+import hashlib
+import os
+import tempfile
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,32 +17,29 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
 
-from benchmarks import probe_features
 from benchmarks.timing import Contender, Timed, interleaved
-from manyviews.data import limit
-from manyviews.probes import LinearProbe, fit_linear, knn_predict, nearest
+from manyviews.config.files import replacing
+from manyviews.config.schema import DataConfig
+from manyviews.data.dataset import load_dataset
+from manyviews.probes.features import extract_features
+from manyviews.probes.knn import knn_predict, nearest
+from manyviews.probes.linear import LinearProbe, fit_linear
+from manyviews.simclr.models import make_simclr
+from manyviews.simclr.train import Recipe, Trainer
 
 DEVICE = "cpu"
-SIZES = ((40, 100), (100, 500), (200, 500))  # classes, images of each
+DATA = DataConfig(name="tiny-imagenet", image_size=32)
+NETWORK = {"depth": 18, "stem": "conv3", "width": 16, "projection_norm": True}
+RECIPE = Recipe(epochs=2, warmup_epochs=1, schedule_per="step", temperature=0.2, learning_rate=2e-3)
+SIZES = ((40, 100), (100, 500))  # classes, images of each
 NEIGHBOURS = 5
 MAX_ITER = 100_000  # more than any of our fits needs
-# Of scikit-learn's solver: as in the report, and at the largest size, where that would take an hour, fewer.
-REPORT_STEPS, FEW_STEPS = 1000, 50
+ORIGINALS_STEPS = 1000  # of scikit-learn's solver
 LARGE = 10_000  # fitted images, from which on a linear fit is timed once
 
-
-class Sample(NamedTuple):
-    """Features (N, 1000) float32 and labels (N,) to fit on; queries (M, 1000) and labels (M,) to score."""
-
-    fit: np.ndarray
-    fit_labels: np.ndarray
-    queries: np.ndarray
-    query_labels: np.ndarray
-
-    @property
-    def tensors(self) -> list[torch.Tensor]:
-        return [torch.from_numpy(array) for array in self]
+Sample = dict[str, Tensor]  # fit (N, 1000), fit_labels (N,), queries (M, 1000), query_labels (M,)
 
 
 def measure(repeats: int) -> list[dict[str, Any]]:
@@ -50,75 +50,93 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     """
     rows = []
     for backbone, sizes in (("trained", SIZES), ("random", SIZES[:1])):
-        features = probe_features.load(backbone)
-        for size in sizes:
-            sample = take(features, *size)
-            case = f"{len(sample.fit):,} x {size[0]} classes, {backbone} backbone"
+        features = load(backbone)
+        for classes, per_class in sizes:
+            sample = take(features, classes, per_class)
+            case = f"{len(sample['fit']):,} x {classes} classes, {backbone} backbone"
             rows += knn_rows(case, sample, repeats)
-            rows += linear_rows(case, sample, repeats if len(sample.fit) < LARGE else 1)
+            rows += linear_rows(case, sample, repeats if len(sample["fit"]) < LARGE else 1)
     return rows
 
 
-def take(features: dict[str, np.ndarray], classes: int, per_class: int) -> Sample:
+def load(backbone: str) -> Sample:
+    """Features of the 50,000 training and 5,000 validation photographs, made on the first call.
+
+    They are kept in $MANYVIEWS_BENCHMARK_CACHE, or among the temporary files.
+
+    Args:
+        backbone: "trained", by 392 steps of SimCLR, or "random", as initialised.
+    """
+    default = Path(tempfile.gettempdir()) / "manyviews-benchmarks"
+    recipe = hashlib.sha256(repr((DATA, NETWORK, RECIPE)).encode()).hexdigest()[:12]
+    folder = Path(os.environ.get("MANYVIEWS_BENCHMARK_CACHE") or default) / recipe
+    path = folder / f"features-{backbone}.npz"
+    if not path.exists():
+        dataset, model = load_dataset(DATA), make_simclr(**NETWORK)
+        images = dataset.train.as_tensor()
+        if backbone == "trained":
+            folder.mkdir(parents=True, exist_ok=True)
+            Trainer(model, images, RECIPE, checkpoint=folder / "checkpoint.pt").run()
+        made = {
+            "fit": extract_features(model.backbone, images)["fc"].numpy(),
+            "fit_labels": dataset.train.labels,
+            "queries": extract_features(model.backbone, dataset.val.as_tensor())["fc"].numpy(),
+            "query_labels": dataset.val.labels,
+        }
+        with replacing(path) as new, new.open("wb") as file:
+            np.savez(file, **made)
+    with np.load(path) as file:
+        return {name: torch.from_numpy(file[name]) for name in file.files}
+
+
+def take(features: Sample, classes: int, per_class: int) -> Sample:
     """The first images of the first classes to fit on, and all queries of these classes."""
-    fit, fit_labels = limit(features["fit"], features["fit_labels"], classes, per_class, Path("fit"))
-    scored = features["query_labels"] < classes
-    return Sample(fit, fit_labels, features["queries"][scored], features["query_labels"][scored])
+    labels, scored = features["fit_labels"], features["query_labels"] < classes
+    fitted = torch.cat([(labels == label).nonzero()[:per_class, 0] for label in range(classes)])
+    fit = {name: features[name][fitted] for name in ("fit", "fit_labels")}
+    return fit | {name: features[name][scored] for name in ("queries", "query_labels")}
 
 
 def knn_rows(case: str, sample: Sample, repeats: int) -> list[dict[str, Any]]:
     """k-NN, from features to predicted classes."""
-    fit, fit_labels, queries, query_labels = sample.tensors
+    fit, fit_labels, queries, query_labels = sample.values()
     n_classes = int(fit_labels.max()) + 1
-
-    def find() -> torch.Tensor:
-        return knn_predict(fit_labels, nearest(fit, queries, NEIGHBOURS)[1], n_classes)
-
-    def find_sklearn() -> np.ndarray:
-        return KNeighborsClassifier(NEIGHBOURS).fit(sample.fit, sample.fit_labels).predict(sample.queries)
-
-    ours, theirs = Timed(find), Timed(find_sklearn)
+    ours = Timed(lambda: knn_predict(fit_labels, nearest(fit, queries, NEIGHBOURS)[1], n_classes))
+    theirs = Timed(lambda: KNeighborsClassifier(NEIGHBOURS).fit(fit, fit_labels).predict(queries))
     contenders = [Contender("ours", ours), Contender("scikit-learn", theirs)]
     rows = interleaved(f"k-NN, k = {NEIGHBOURS}: {case}", "s", contenders, repeats)
-    predicted, expected = ours.result, theirs.result
-    same = int((predicted.numpy() == expected).sum())
-    rows[0]["note"] = f"accuracy {(predicted == query_labels).double().mean().item():.4f}"
-    rows[1]["note"] = f"{same:,} of {len(expected):,} predictions equal to ours"
+    same = int((ours.result.numpy() == theirs.result).sum())
+    rows[0]["note"] = f"accuracy {(ours.result == query_labels).double().mean().item():.4f}"
+    rows[1]["note"] = f"{same:,} of {len(queries):,} predictions equal to ours"
     return rows
 
 
 def linear_rows(case: str, sample: Sample, repeats: int) -> list[dict[str, Any]]:
     """Linear probes with C = 1, from features to weights."""
-    fit, fit_labels, queries, query_labels = sample.tensors
-    steps = REPORT_STEPS if len(fit) < 100_000 else FEW_STEPS
-    settings = {"max_iter": steps} | ({} if steps == REPORT_STEPS else {"tol": 0})
-    end = "as in the report" if steps == REPORT_STEPS else f"stopped after {steps} steps"
+    fit, fit_labels, queries, query_labels = sample.values()
     ours = Timed(lambda: fit_linear(fit, fit_labels, 1.0, MAX_ITER))
-    theirs = Timed(lambda: fit_sklearn(sample, settings))
-    contenders = [Contender("ours", ours), Contender(f"scikit-learn, {end}", theirs)]
+    theirs = Timed(lambda: fit_sklearn(sample))
+    contenders = [Contender("ours", ours), Contender("scikit-learn, as in the original", theirs)]
     rows = interleaved(f"linear: {case}", "s", contenders, repeats, warm_up=repeats > 1)
-    probe = ours.result
-    accuracy = (probe.predict(queries) == query_labels).double().mean().item()
-    converged = "converged" if probe.converged else "not converged"
-    rows[0]["note"] = f"{converged}, {probe.iterations} steps, accuracy {accuracy:.4f}"
-    rows[1]["note"] = compare(theirs.result, probe, sample)
-    if steps < REPORT_STEPS:  # stopped long before its end
-        del rows[1]["times"]
+    accuracy = (ours.result.predict(queries) == query_labels).double().mean().item()
+    converged = "converged" if ours.result.converged else "not converged"
+    rows[0]["note"] = f"{converged}, accuracy {accuracy:.4f}"
+    rows[1]["note"] = compare(theirs.result, ours.result, sample)
     return rows
 
 
-def fit_sklearn(sample: Sample, settings: dict[str, Any]) -> LogisticRegression:
+def fit_sklearn(sample: Sample) -> LogisticRegression:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the note tells
-        return LogisticRegression(C=1.0, **settings).fit(sample.fit, sample.fit_labels)
+        model = LogisticRegression(C=1.0, max_iter=ORIGINALS_STEPS)
+        return model.fit(sample["fit"].numpy(), sample["fit_labels"].numpy())
 
 
 def compare(theirs: LogisticRegression, ours: LinearProbe, sample: Sample) -> str:
     """Where scikit-learn's fit ended: steps, objective against ours, accuracy."""
-    weights, n = theirs.coef_.astype(np.float64), len(sample.fit)
-    loss = log_loss(sample.fit_labels, theirs.predict_proba(sample.fit.astype(np.float64)))
-    excess = (loss + (weights**2).sum() / (2 * n)) / ours.objective - 1
-    steps = int(theirs.n_iter_[0])
-    end = "its limit" if steps >= theirs.max_iter else f"tol {theirs.tol:.0e}"
-    accuracy = theirs.score(sample.queries, sample.query_labels)
-    return f"{steps} steps to {end}, objective {100 * excess:.2g} % above ours, accuracy {accuracy:.4f}"
+    fit, labels, queries, query_labels = (part.numpy() for part in sample.values())
+    loss = log_loss(labels, theirs.predict_proba(fit.astype(np.float64)))
+    objective = loss + (theirs.coef_.astype(np.float64) ** 2).sum() / (2 * len(fit))
+    accuracy = theirs.score(queries, query_labels)
+    excess = f"objective {100 * (objective / ours.objective - 1):.2g} % above ours"
+    return f"{theirs.n_iter_[0]} of {ORIGINALS_STEPS} steps, {excess}, accuracy {accuracy:.4f}"

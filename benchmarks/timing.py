@@ -3,7 +3,6 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -58,10 +57,10 @@ def interleaved(
     for contender in contenders if warm_up else ():
         contender.measure()
     values: list[list[float]] = [[] for _ in contenders]
-    for number in tqdm(range(repeats), desc=case, unit="round"):
+    for index in tqdm(range(repeats), desc=case, unit="round"):
         for turn in range(len(contenders)):
             # Not always after the same one: what ran before leaves traces in memory and caches.
-            place = (number + (turn if number % 2 == 0 else -turn)) % len(contenders)
+            place = (index + (turn if index % 2 == 0 else -turn)) % len(contenders)
             values[place].append(contenders[place].measure())
     first, *others = values
     rows = [row(case, contenders[0].name, unit, first, contenders[0].note)]
@@ -90,13 +89,3 @@ def times_as_fast(first: Sequence[float], other: Sequence[float], unit: str) -> 
     """
     pairs = zip(other, first, strict=True) if unit == "s" else zip(first, other, strict=True)
     return {"times": spread([a / b for a, b in pairs])}
-
-
-def missing(case: str, name: str, unit: str, why: str = "not installed") -> dict[str, Any]:
-    """The row of a contender that cannot be measured here."""
-    numbers = dict.fromkeys(("median", "low", "high"))
-    return {"case": case, "contender": name, "unit": unit, "note": why, **numbers}
-
-
-def is_installed(package: str) -> bool:
-    return find_spec(package) is not None

@@ -1,59 +1,76 @@
-"""Configurations: the report's recipe by default, and clear errors before any work starts."""
+"""Configurations: the original's recipe by default, and clear errors before any work starts."""
+
+import re
+from dataclasses import fields
 
 import pytest
 from pydantic import ValidationError
 
-from manyviews import config, paths
-from manyviews.config import ConfigError, RunConfig, load_profile, notebook_parameters, profile_names
+from manyviews.config import paths
+from manyviews.config.files import read_json, replacing, write_json
+from manyviews.config.profiles import (
+    load_profile,
+    notebook_parameters,
+    notebook_profile,
+    profile_names,
+)
+from manyviews.config.runs import notebook_config
+from manyviews.config.schema import (
+    ConfigError,
+    NetworkConfig,
+    Profile,
+    RunConfig,
+    TrainingConfig,
+    ViewConfig,
+)
+from manyviews.simclr.models import make_simclr
+from manyviews.simclr.train import Recipe
+from manyviews.simclr.views import ViewStrengths
 
-FULL = """
-profile: made
-seeds: [0]
-data: {name: folder, path: x}
-network: {}
-views: {}
-training: {}
-evaluation: {}
-claims: {}
-"""
 EXPERIMENT = {"run": "baseline", "depth": 18, "stem": "conv3", "n_views": 2}
 PAPER = {"profile": "paper", "data": {"name": "folder", "path": "data/paper"}}
 
 
-def test_defaults_are_the_reports_recipe():
-    """study, section 1."""
+def test_defaults_are_the_originals_recipe():
     run = RunConfig(**EXPERIMENT, **PAPER)
     t, v, e, n = run.training, run.views, run.evaluation, run.network
-    assert (t.epochs, t.warmup_epochs, t.schedule_per, t.batch_size, t.temperature) == (
-        50,
-        10,
-        "epoch",
-        256,
-        0.5,
-    )
+    assert (t.epochs, t.warmup_epochs, t.schedule, t.schedule_per) == (50, 10, "cosine", "epoch")
+    assert (t.batch_size, t.views_per_batch, t.temperature) == (256, 2, 0.5)
     assert (t.optimizer, t.learning_rate, t.weight_decay, t.joint_forward) == ("adamw", 0.6, 0, False)
     assert (v.crop_scale, v.crop_ratio, v.flip_p) == ((0.2, 1.0), (3 / 4, 4 / 3), 0.5)
     assert (v.brightness, v.contrast, v.saturation, v.hue, v.jitter_p) == (0.4, 0.4, 0.4, 0.1, 0.8)
     assert (v.grayscale_p, v.blur_p, v.blur_sigma, v.frozen) == (0.2, 0.5, (0.1, 2.0), False)
-    assert (e.neighbours, e.linear_c, e.linear_max_iter, e.ood_fit_share) == (5, 1.0, 1000, 0.8)
+    assert (e.neighbours, e.linear_c, e.linear_max_iter, e.ood_fit_fraction) == (5, 1.0, 1000, 0.8)
     assert (n.width, n.feature_dim, n.projection_hidden, n.projection_dim) == (64, 1000, 2048, 128)
     assert n.projection_norm is False
 
 
+def test_the_library_has_the_same_defaults_where_it_is_used_without_a_configuration():
+    """simclr repeats them because it imports nothing of config."""
+    views, training = ViewConfig(), TrainingConfig()
+    assert {field.name: field.default for field in fields(ViewStrengths)} == {
+        name: getattr(views, name) for name in ViewConfig.model_fields.keys() - {"size", "frozen"}
+    }
+    own = {"n_views": 2, "view_size": None, "frozen": False, "strengths": ViewStrengths()}
+    shared = dict(training)
+    del shared["image_fraction"], shared["precision"]  # who makes the trainer sees to these
+    assert vars(Recipe()) == shared | own
+    assert {name: make_simclr.__kwdefaults__[name] for name in NetworkConfig.model_fields} == dict(
+        NetworkConfig()
+    )
+
+
 def test_the_paper_profile_departs_from_the_recipe_in_nothing():
-    run = RunConfig(**EXPERIMENT, **load_profile("paper"))
-    assert run.training == config.TrainingConfig()
-    assert run.views == config.ViewConfig()
-    assert run.network == config.NetworkConfig()
-    assert run.seeds == (42,)
+    profile = load_profile("paper")
+    assert profile.training == TrainingConfig()
+    assert profile.views == ViewConfig()
+    assert profile.network == NetworkConfig()
+    assert profile.seeds == (42,)
 
 
 @pytest.mark.parametrize("name", profile_names())
-def test_every_profile_is_valid_and_leaves_nothing_to_the_notebooks_own_parameters(name):
-    """Papermill replaces what a profile names; the rest would stay at the values of `smoke`."""
-    profile = load_profile(name)
-    assert profile["profile"] == name
-    assert profile.keys() == load_profile("smoke").keys()
+def test_every_profile_is_valid(name):
+    assert load_profile(name).profile == name
 
 
 @pytest.mark.parametrize(
@@ -64,15 +81,18 @@ def test_every_profile_is_valid_and_leaves_nothing_to_the_notebooks_own_paramete
         ({"views": {"xyz": 1}}, r"unknown parameter 'views.xyz': Known: crop_scale, "),
         ({"n_views": 3}, r"parameter 'n_views': .*multiple of 2 \(got 3\)"),
         ({"depth": 50}, r"parameter 'depth': Input should be 18 or 34"),
+        ({"stem": "conv5"}, r"parameter 'stem': Input should be 'conv3' or 'conv7'"),
+        ({"training": {"epochs": 5, "warmup_epochs": 5}}, r"warmup_epochs \(5\) must be fewer than epochs"),
         (
-            {"training": {"epochs": 5, "warmup_epochs": 5}},
-            r"warmup_epochs \(5\) must be fewer than epochs \(5\)",
+            {"training": {"epochs": 10, "warmup_epochs": 4, "schedule": "constant", "decay_fraction": 0.7}},
+            r"decay_fraction \(0.7\) must leave room for warmup_epochs \(4\) in 10 epochs",
         ),
         ({"views": {"crop_scale": [0.9, 0.2]}}, r"crop_scale must be \[low, high\]"),
+        ({"views": {"crop_scale": [0.2, 1.2]}}, "crop_scale is a fraction of the area, at most 1"),
         ({"views": {"blur_kernel": 4}}, "blur_kernel must be odd, not 4"),
         (
             {"n_views": 8, "training": {"views_per_batch": 3, "batch_size": 6}},
-            r"'training': views_per_batch \(3\) must divide n_views \(8\).*use one of \[2, 4, 8\]",
+            r"training.views_per_batch \(3\) must divide n_views \(8\).*use one of \[2, 4, 8\]",
         ),
         ({"training": {"views_per_batch": 4}}, r"\(4\) must divide n_views \(2\).*use one of \[2\]"),
         (
@@ -88,6 +108,9 @@ def test_every_profile_is_valid_and_leaves_nothing_to_the_notebooks_own_paramete
         ({"data": {"name": "fractals", "classes": 3}}, "fractals need data.ood_classes"),
         ({"device": "gpu"}, "parameter 'device'"),
         ({"training": {"learning_rate": float("nan")}}, "parameter 'training.learning_rate'"),
+        ({"training": {"epochs": "20"}}, r"parameter 'training.epochs': .*integer \(got '20'\)"),
+        ({"seed": True}, r"parameter 'seed': .*integer \(got True\)"),
+        ({"profile": "../elsewhere"}, "parameter 'profile': String should match"),
     ],
 )
 def test_a_mistake_is_named_with_the_fix(change, message):
@@ -105,17 +128,10 @@ def test_all_mistakes_are_named_at_once():
     ("batch_size", "views_per_batch", "images"), [(256, 2, 256), (256, 4, 128), (256, 8, 64), (6, 3, 4)]
 )
 def test_a_batch_keeps_its_number_of_views(batch_size, views_per_batch, images):
-    """study, C3: more views of an image in a batch are compared at an equal batch of views."""
-    training = config.TrainingConfig(batch_size=batch_size, views_per_batch=views_per_batch)
+    """More views of an image in a batch are compared at an equal batch of views."""
+    training = Recipe(batch_size=batch_size, views_per_batch=views_per_batch)
     assert training.images_per_batch == images
     assert images * views_per_batch == 2 * batch_size
-
-
-def test_a_configuration_from_before_views_per_batch_is_of_pairs():
-    old = RunConfig(**EXPERIMENT, **PAPER).model_dump(mode="json")
-    del old["training"]["views_per_batch"], old["training"]["multi_view_loss"]
-    assert RunConfig(**old).training.views_per_batch == 2
-    assert RunConfig(**old).recipe() == RunConfig(**EXPERIMENT, **PAPER).recipe()
 
 
 def test_a_configuration_cannot_be_changed():
@@ -126,26 +142,46 @@ def test_a_configuration_cannot_be_changed():
 
 def test_the_recipe_leaves_out_what_cannot_change_numbers():
     one = RunConfig(**EXPERIMENT, **PAPER)
-    assert one.recipe() == RunConfig(**EXPERIMENT, **PAPER, device="cpu", seeds=[3, 4]).recipe()
-    assert one.recipe() != RunConfig(**EXPERIMENT, **PAPER, seed=1).recipe()
+    unimportant = {"device": "cpu", "seeds": [3, 4], "claims": {"margin": 0.05}}
+    assert one.recipe() == RunConfig(**EXPERIMENT, **PAPER, **unimportant).recipe()
+    for change in ({"seed": 1}, {"evaluation": {"neighbours": 4}}, {"views": {"hue": 0.2}}):
+        assert one.recipe() != RunConfig(**EXPERIMENT, **PAPER, **change).recipe()
+
+
+def test_a_configuration_survives_json():
+    run = RunConfig(**EXPERIMENT, **PAPER, views={"crop_scale": (0.3, 0.7)}, training={"epochs": 11})
+    assert RunConfig.model_validate_json(run.model_dump_json()) == run
+
+
+# ------------------------------------------------------------------------------------------------ profiles
+
+
+@pytest.fixture
+def profiles(tmp_path, monkeypatch):
+    """A folder of profiles in place of the project's."""
+    monkeypatch.setattr(paths, "PROFILES", tmp_path)
+    return tmp_path
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("profile: [", "not valid YAML"),
-        ("- 1", "must hold `name: value` lines"),
-        ("profile: other\ndata: {name: folder, path: x}", "write `profile: made`"),
-        ("profile: made\ndepth: 18", "'depth' belongs to the notebook"),
-        ("profile: made\ndata: {name: folder, path: x}", r"'seeds' is missing; write `seeds: {}`"),
-        (FULL + "epoch: 3", r"made.yaml: unknown parameter 'epoch'"),
-        (FULL.replace("views: {}", ""), r"made.yaml: 'views' is missing; write `views: {}` for its defaults"),
+        (b"profile: [", "not valid YAML in UTF-8"),
+        (b"- 1", "must hold `name: value` lines"),
+        (b"", "must hold `name: value` lines"),
+        (b"1: x", "must hold `name: value` lines"),
+        (b"profile: other\ndata: {name: folder, path: x}", "write `profile: made`"),
+        (b"profile: made\ndepth: 18", "'depth' belongs to a run, not to a profile: remove it"),
+        (b"profile: made\ndata: {name: folder, path: x}\nepoch: 3", "unknown parameter 'epoch'"),
+        (b"profile: made", "parameter 'data' is missing"),
+        (b"profile: made\nprofile: made", "'profile' is there twice"),
+        (b"profile: made\ntraining: {epochs: 3, epochs: 4}", "'epochs' is there twice"),
+        ("profile: made\ndata: {path: caf\xe9}".encode("latin-1"), "not valid YAML in UTF-8"),
     ],
 )
-def test_a_bad_profile_is_named(tmp_path, monkeypatch, content, message):
-    monkeypatch.setattr(paths, "PROFILES", tmp_path)
-    (tmp_path / "made.yaml").write_text(content)
-    with pytest.raises(ConfigError, match=message):
+def test_a_bad_profile_is_named_with_its_file(profiles, content, message):
+    (profiles / "made.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=f"{re.escape(str(profiles / 'made.yaml'))}: .*{message}"):
         load_profile("made")
 
 
@@ -154,11 +190,102 @@ def test_an_unknown_profile_lists_the_valid_ones():
         load_profile("dmo")
 
 
-def test_notebook_parameters_are_those_of_the_notebook_and_of_papermill():
-    """By hand there is no injected cell; in batch an unknown name comes through, to be refused."""
-    by_hand = {"In": ["", "seed = 1"], "seed": 1, "data": PAPER["data"], "scratch": 3, "run": object()}
-    assert notebook_parameters(by_hand) == {"seed": 1, "data": PAPER["data"]}
-    batch = by_hand | {"In": ["", "seed = 0", "# Parameters\nseed = 1\nepoch = 2\n"], "epoch": 2}
-    assert notebook_parameters(batch) == {"seed": 1, "data": PAPER["data"], "epoch": 2}
-    with pytest.raises(ConfigError, match="unknown parameter 'epoch'"):
-        RunConfig(**EXPERIMENT, profile="paper", **notebook_parameters(batch))
+def test_an_override_replaces_what_it_names_and_nothing_else():
+    plain = load_profile("smoke")
+    changed = load_profile("smoke", {"training": {"epochs": 7}, "seeds": [4]})
+    assert (changed.training.epochs, changed.seeds) == (7, (4,))
+    assert changed.training.model_copy(update={"epochs": plain.training.epochs}) == plain.training
+    assert changed.model_copy(update={"training": plain.training, "seeds": plain.seeds}) == plain
+
+
+# ----------------------------------------------------------------------------------- parameters of a notebook
+
+
+def namespace(*cells: str, **variables) -> dict:
+    """What `globals()` of a running notebook holds: its cells in `In`, and the variables that they assign."""
+    values = {"In": ["", *cells], "scratch": 3, "paths": paths} | variables
+    for cell in cells:
+        exec(cell, values)
+    return values
+
+
+CELL = "# Parameters\nprofile = 'smoke'\nseed = 0\noverrides = {}"
+
+
+def test_the_parameters_of_a_notebook_are_those_of_the_last_cell_that_sets_them():
+    """By hand there is one cell; papermill injects another after it. Other names of the notebook are its own."""
+    assert notebook_parameters(namespace(CELL)).model_dump() == {
+        "profile": "smoke",
+        "seed": 0,
+        "overrides": {},
+    }
+    injected = "# Parameters\nseed = 3\noverrides = {'training': {'epochs': 5}}"
+    config = notebook_config("views8", namespace(CELL, "epoch = 3", injected))
+    assert (config.run, config.seed, config.n_views, config.training.epochs) == ("views8", 3, 8, 5)
+    assert notebook_profile(namespace(CELL, injected)).training.epochs == 5
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([CELL.replace("overrides", "overides")], "unknown parameter 'overides': did you mean 'overrides'"),
+        ([CELL, "# Parameters\nsede = 3"], "unknown parameter 'sede': did you mean 'seed'"),
+        ([CELL, "# Parameters\nsede: int = 3"], "unknown parameter 'sede': did you mean 'seed'"),
+        ([CELL, "# Parameters\nseed = '3'"], r"parameter 'seed': .*valid integer \(got '3'\)"),
+        ([CELL, "# Parameters\nseed = 1.0"], r"parameter 'seed': .*valid integer \(got 1.0\)"),
+        ([CELL, "# Parameters\nseed = -1"], "parameter 'seed': .*greater than or equal to 0"),
+        ([CELL, "# Parameters\noverrides = ['epochs']"], "parameter 'overrides': .*valid dictionary"),
+        ([CELL, "# Parameters\nprofile = 5"], r"parameter 'profile': .*valid string \(got 5\)"),
+        ([CELL, "# Parameters\nprofile = 'smok'"], "unknown profile 'smok'; did you mean 'smoke'"),
+        (["# Parameters\nseed = 0"], "parameter 'profile' is missing"),
+        (
+            [CELL, "# Parameters\noverrides = {'trainin': {}}"],
+            "unknown parameter 'trainin': did you mean 'training'",
+        ),
+        (
+            [CELL, "# Parameters\noverrides = {'training': {'epoch': 3}}"],
+            "unknown parameter 'training.epoch': did you mean 'epochs'",
+        ),
+        (
+            [CELL, "# Parameters\noverrides = {'training': {'epochs': 'many'}}"],
+            r"parameter 'training.epochs': .*valid integer .*\(got 'many'\)",
+        ),
+        ([CELL, "# Parameters\noverrides = {'depth': 34}"], "unknown parameter 'depth'"),
+    ],
+)
+def test_a_misspelt_or_wrong_parameter_is_refused_by_hand_and_by_papermill(cells, message):
+    with pytest.raises(ConfigError, match=message):
+        notebook_config("baseline", namespace(*cells))
+
+
+# -------------------------------------------------------------------------------------------------- files
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "folder" / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(KeyError), replacing(path) as new:
+        new.write_text("half")
+        raise KeyError
+    assert read_json(path) == {"a": 1}
+    assert [file.name for file in path.parent.iterdir()] == ["a.json"]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"a": float("nan")})
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"a\.json: damaged, not JSON"):
+        read_json(path)
+
+
+def test_results_and_data_go_where_they_are_sent(tmp_path, monkeypatch):
+    """One's own results never lie in the published ones' folder."""
+    monkeypatch.setenv("MANYVIEWS_RESULTS", str(tmp_path / "mine"))
+    monkeypatch.setenv("MANYVIEWS_DATA", str(tmp_path / "images"))
+    assert paths.run_folder("demo", "views8", 2) == tmp_path / "mine/demo/views8/seed2"
+    assert paths.data_root() == tmp_path / "images"
+    monkeypatch.delenv("MANYVIEWS_RESULTS")
+    assert paths.run_folder("demo", "views8", 2) == paths.ROOT / "results/demo/views8/seed2"
+    assert paths.published_root() == paths.ROOT / "results/published"
+
+
+def test_a_profile_knows_nothing_of_single_runs():
+    assert Profile.model_fields.keys().isdisjoint({"run", "depth", "stem", "n_views", "seed", "objective"})

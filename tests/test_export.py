@@ -13,15 +13,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from small import small_run
 
-from manyviews import export, paths
-from manyviews.config import NetworkConfig, RunConfig, TrainingConfig, ViewConfig
+from manyviews import export
+from manyviews.config import paths
+from manyviews.config.schema import NetworkConfig, TrainingConfig, ViewConfig
 from manyviews.encoder import ImageEncoder
-from manyviews.experiment import run_experiment
-from manyviews.models import count_parameters
-from manyviews.report import percent
-from manyviews.results import ACCURACIES, REPORTED, load_run
-from manyviews.train import make_model
+from manyviews.report.tables import MEASURE_TITLES
+from manyviews.runs.run import run
+from manyviews.runs.store import CURVES, load_run
+from manyviews.simclr.models import count_parameters, make_simclr
 
 # Depth, stem, BatchNorm in the projection head; sizes that are none of the defaults.
 NETWORKS = {
@@ -29,8 +30,6 @@ NETWORKS = {
     "18-conv3-norm": (18, "conv3", True),
     "34-conv7": (34, "conv7", False),
     "34-conv7-norm": (34, "conv7", True),
-    "18-pooled": (18, "conv3_pool", True),
-    "34-imagenet": (34, "imagenet", False),
 }
 SIZES = {"width": 8, "feature_dim": 50, "projection_hidden": 20, "projection_dim": 12}
 
@@ -58,32 +57,12 @@ torch.save(results, "results.pt")
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """Folder of a tiny run, as training leaves it, with a notebook."""
-    sizes = dict.fromkeys(("classes", "ood_classes"), 3) | dict.fromkeys(
-        ("train_per_class", "val_per_class", "ood_per_class"), 10
-    )
-    config = RunConfig(
-        run="baseline",
-        depth=18,
-        stem="conv3",
-        n_views=2,
-        profile="test",
-        device="cpu",
-        data={"name": "fractals", "image_size": 8, **sizes},
-        network={"width": 4},
-        training={
-            "epochs": 3,
-            "warmup_epochs": 1,
-            "batch_size": 10,
-            "learning_rate": 1e-3,
-            "precision": "float64",
-        },
-        evaluation={"every_epochs": 2},
-    )
+    """Folder of a small run, as training leaves it, with a notebook."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("MANYVIEWS_DATA", "MANYVIEWS_RESULTS"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name)))
-        folder = run_experiment(config).folder
+        run(small_run(training={"epochs": 3}, evaluation={"every_epochs": 2}))
+        folder = paths.run_folder("small", "baseline", 0)
     (folder / "notebook.ipynb").write_text('{"cells": []}')
     return folder
 
@@ -91,26 +70,17 @@ def finished(tmp_path_factory) -> Path:
 @pytest.fixture
 def run_folder(finished, tmp_path) -> Path:
     """A copy to spoil."""
-    return shutil.copytree(finished, tmp_path / "test/baseline/seed0")
+    return shutil.copytree(finished, tmp_path / "small/baseline/seed0")
 
 
 @pytest.fixture(scope="module")
 def networks():
-    """A run's network for each of NETWORKS, with BatchNorm statistics that are not the initial ones."""
+    """A network for each of NETWORKS, with BatchNorm statistics that are not the initial ones."""
     trained = {}
     for name, (depth, stem, norm) in NETWORKS.items():
-        config = RunConfig(
-            run="baseline",
-            depth=depth,
-            stem=stem,
-            n_views=2,
-            profile="test",
-            data={"path": "anywhere", "image_size": 16},
-            network={**SIZES, "projection_norm": norm},
-        )
-        model = make_model(config)
+        model = make_simclr(depth=depth, stem=stem, projection_norm=norm, **SIZES)
         model(torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(1)))
-        trained[name] = config, model.eval()
+        trained[name] = model.eval()
     return trained
 
 
@@ -120,9 +90,11 @@ def by_user(networks, finished, tmp_path_factory):
     place = tmp_path_factory.mktemp("user")
     x = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     torch.save(x, place / "x.pt")
-    for name, (config, model) in networks.items():
+    for name, model in networks.items():
         folder = shutil.copytree(finished, place / "runs" / name)
-        (folder / "config.json").write_text(config.model_dump_json())
+        depth, stem, norm = NETWORKS[name]
+        data = small_run().data.model_dump() | {"image_size": 16}
+        change_config(folder, depth=depth, stem=stem, data=data, network=SIZES | {"projection_norm": norm})
         save_file(model.state_dict(), folder / "model.safetensors")
         export.export(folder, place / name)
     subprocess.run([sys.executable, "-I", "-c", USER, *networks], cwd=place, check=True)
@@ -133,41 +105,30 @@ def by_user(networks, finished, tmp_path_factory):
 def test_a_fresh_interpreter_gets_the_features_that_we_probe(name, networks, by_user):
     """Oracle: the trained network. The weights load strictly, so no name of a layer differs."""
     x, results = by_user
-    _, model = networks[name]
     with torch.no_grad():
-        torch.testing.assert_close(results[name]["features"], model.backbone(x), atol=1e-5, rtol=0)
-        expected = F.normalize(model(x), dim=1)
-    torch.testing.assert_close(results[name]["projections"], expected, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_the_written_defaults_are_the_runs(name, by_user):
+        features, z = networks[name].backbone(x), F.normalize(networks[name](x), dim=1)
+    torch.testing.assert_close(results[name]["features"], features, atol=1e-5, rtol=0)
+    torch.testing.assert_close(results[name]["projections"], z, atol=1e-5, rtol=0)
     expected = {"input_dim": 16, "input_channels": 3, "feature_dim": 50, "proj_dim": 12}
-    _, results = by_user
     assert results[name]["defaults"] == results[name]["attributes"] == expected
 
 
-def test_the_template_is_the_reports_baseline():
-    """study: 14.0 M parameters. The assignment: 64 x 64 RGB images, 1000 features, 128 projections."""
+def test_the_template_is_the_originals_baseline():
+    """14.0 M parameters. The assignment: 64 x 64 RGB images, 1000 features, 128 projections."""
     encoder = ImageEncoder()
     sizes = (encoder.input_dim, encoder.input_channels, encoder.feature_dim, encoder.proj_dim)
     assert sizes == (64, 3, 1000, 128)
     assert count_parameters(encoder) == 13_994_152
-
-
-def test_only_rgb_images_are_read():
     with pytest.raises(ValueError, match="input_channels must be 3"):
         ImageEncoder(input_channels=1)
 
 
 def test_models_imports_only_torch_and_torchvision(finished):
     source = export.models_source(export.read_config(finished))
-    imported = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            imported.add(node.module.partition(".")[0])
+    nodes = list(ast.walk(ast.parse(source)))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    imported = {name.partition(".")[0] for name in names}
     assert imported - sys.stdlib_module_names == {"torch", "torchvision"}
 
 
@@ -184,10 +145,10 @@ def test_an_export_is_whole(run_folder, tmp_path, capsys):
     out = tmp_path / "new/submission"
     assert export.main([str(run_folder), str(out)]) == 0
     assert str(out) in capsys.readouterr().out
-    files = {"models.py", "final_model.safetensors", "notebook.ipynb", "report.md"}
+    files = {"models.py", "final_model.safetensors", "CS461_Assignment1.ipynb", "report.md"}
     assert {path.name for path in out.iterdir()} == files
     assert [path.name for path in out.parent.iterdir()] == ["submission"]
-    assert (out / "notebook.ipynb").read_bytes() == (run_folder / "notebook.ipynb").read_bytes()
+    assert (out / "CS461_Assignment1.ipynb").read_bytes() == (run_folder / "notebook.ipynb").read_bytes()
 
 
 def test_an_export_that_breaks_off_leaves_nothing(run_folder, tmp_path, monkeypatch, capsys):
@@ -205,48 +166,39 @@ def change_config(folder: Path, **changes) -> None:
     (folder / "config.json").write_text(json.dumps(config | changes))
 
 
+def remove(name: str):
+    return lambda folder: (folder / name).unlink()
+
+
+def damage(name: str):
+    return lambda folder: (folder / name).write_bytes(b"{")
+
+
+COMMAND = "`./run_all.sh --profile small --runs baseline --seeds 0"
 SPOILED = {
     "no folder": (shutil.rmtree, r"seed0: no such folder; give a run's, such as"),
-    "no run": (
-        lambda folder: (folder / "config.json").unlink(),
-        r"seed0: no config.json in it; give a run's, such as",
-    ),
-    "no weights": (
-        lambda folder: (folder / "model.safetensors").unlink(),
-        r"safetensors is missing.*`./run_all.sh --profile test --runs baseline --seeds 0 --results DIR`",
-    ),
-    "damaged weights": (
-        lambda folder: (folder / "model.safetensors").write_bytes(b"not weights"),
-        r"model.safetensors is damaged.*repeat the run with `.* --force`",
-    ),
+    "no run": (remove("config.json"), r"seed0: no config.json in it; give a run's, such as"),
+    "no weights": (remove("model.safetensors"), rf"safetensors is missing; .*{COMMAND} --force`"),
+    "damaged weights": (damage("model.safetensors"), rf"is damaged.* repeat the run with {COMMAND} --force"),
     "weights of another network": (
-        lambda folder: change_config(folder, depth=34),
-        r"model.safetensors is damaged, or not of the network in config.json",
+        lambda f: change_config(f, depth=34),
+        "or not of the network in config.json",
     ),
     "run of a study": (
-        lambda folder: change_config(folder, evaluation={"brief": True}),
-        r"seed0: the run of a study, which keeps neither weights nor a notebook; export one of the report's",
+        lambda f: change_config(f, evaluation={"brief": True}),
+        "seed0: a run of the studies keeps no",
     ),
-    "no notebook": (
-        lambda folder: (folder / "notebook.ipynb").unlink(),
-        r"notebook.ipynb is missing; `./run_all.sh --profile test .*`.* writes it without training again",
-    ),
+    "no notebook": (remove("notebook.ipynb"), rf"is missing; {COMMAND}` writes it without training again"),
     "interrupted": (
         lambda folder: folder.rename(folder.with_name("seed0.partial")),
         r"seed0\.partial: the run is not finished; the command that began it",
     ),
-    "supervised": (
-        lambda folder: change_config(folder, objective="supervised"),
-        r"config.json: objective 'supervised' trains no projections; export a run of 'nt_xent'",
-    ),
+    "supervised": (lambda f: change_config(f, objective="supervised"), "'supervised' trains no projections"),
     "of another version": (
-        lambda folder: change_config(folder, depht=18),
-        r"config.json: unknown parameter 'depht'.*; repeat the run",
+        lambda f: change_config(f, depht=18),
+        r"unknown parameter 'depht'.*; repeat the run",
     ),
-    "damaged configuration": (
-        lambda folder: (folder / "config.json").write_text("{"),
-        r"config.json: damaged, not JSON.*run again",
-    ),
+    "damaged configuration": (damage("config.json"), r"config.json: damaged, not JSON.*run again"),
 }
 
 
@@ -263,12 +215,6 @@ def test_a_run_that_cannot_be_exported_is_named_with_the_fix(spoiled, run_folder
     assert not out.exists()
 
 
-def test_an_interrupted_run_is_not_exported_by_its_own_name(run_folder, tmp_path, capsys):
-    partial = run_folder.rename(run_folder.with_name("seed0.partial"))
-    assert export.main([str(partial), str(tmp_path / "submission")]) == 2
-    assert "seed0.partial: the run is not finished" in capsys.readouterr().err
-
-
 def test_nothing_that_exists_is_replaced(run_folder, tmp_path, capsys):
     out = tmp_path / "submission"
     out.mkdir()
@@ -277,84 +223,78 @@ def test_nothing_that_exists_is_replaced(run_folder, tmp_path, capsys):
     assert list(out.iterdir()) == []
 
 
-def test_the_report_shows_the_final_accuracies_beside_the_reported(finished):
-    run = load_run(finished)
-    measured = dict(zip(ACCURACIES, (0.111, 0.222, 0.333, 0.444), strict=True))
-    text = export.report_text(dataclasses.replace(run, summary=run.summary | measured))
-    for metric, label in ACCURACIES.items():
-        row = next(line for line in text.splitlines() if line.startswith(f"| {label}"))
-        cells = [cell.strip() for cell in row.split("|")[2:5]]
-        first = percent(run.metrics[metric].iloc[0])
-        assert cells == [percent(REPORTED["baseline"][metric]), percent(measured[metric]), first]
+def test_the_report_shows_the_final_accuracies_beside_the_originals(finished):
+    """In the order of the columns; the three rows are distinct, so that none is in another's place."""
+    made = load_run(finished)
+    final = dict(zip(CURVES, (0.111, 0.222, 0.333, 0.444), strict=True))
+    lines = export.report_text(dataclasses.replace(made, summary=made.summary | final)).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert rows[0][1:] == [MEASURE_TITLES[name] for name in CURVES]
+    initial = [f"{100 * made.metrics[name].iloc[0]:.1f}" for name in CURVES]
+    assert rows[2] == ["the original", "18.0", "20.0", "12.0", "19.0"]
+    assert rows[3] == ["measured", "11.1", "22.2", "33.3", "44.4"]
+    assert rows[4] == ["initial weights", *initial]
 
 
-def test_a_run_that_was_not_reported_has_no_reported_number(finished):
-    run = load_run(finished)
-    text = export.report_text(dataclasses.replace(run, config=run.config | {"run": "resnet34"}))
-    assert text.count("no number") == len(ACCURACIES)
+def test_a_run_without_numbers_in_the_original_says_so(finished):
+    made = load_run(finished)
+    config = made.config.model_copy(update={"run": "resnet34"})
+    text = export.report_text(dataclasses.replace(made, name="resnet34", config=config))
+    assert text.count("no number") == len(CURVES)
 
 
 def test_the_end_of_the_curves_is_that_of_the_metrics(finished):
     """Epochs 0, 2 and 3 were evaluated; the cosine of the last of two annealed epochs stands at a half."""
-    run = load_run(finished)
-    metrics = run.metrics.copy()
-    metrics.loc[2, list(ACCURACIES)] = 0.5
-    metrics.loc[3, list(ACCURACIES)] = [0.6, 0.5, 0.45, 0.501]
-    text = export.ending_text(dataclasses.replace(run, metrics=metrics))
+    made = load_run(finished)
+    metrics = made.metrics.copy()
+    metrics.loc[2, list(CURVES)] = 0.5
+    metrics.loc[3, list(CURVES)] = [0.6, 0.5, 0.45, 0.501]
+    text = export.report_text(dataclasses.replace(made, metrics=metrics))
     assert "From epoch 2 to 3, the last, these accuracies changed by +10.0, +0.0, -5.0, +0.1 points" in text
     assert "50% of the peak" in text
 
 
 def test_the_report_says_what_it_cannot_tell(finished):
-    run = load_run(finished)
-    text = export.limits_text(run)
+    made = load_run(finished)
+    summary = made.summary | {"linear_converged": True}
+    text = export.report_text(dataclasses.replace(made, summary=summary))
     assert "n = 1" in text
-    assert "synthetic" in text
-    real = dataclasses.replace(run, summary=run.summary | {"synthetic": False, "linear_converged": False})
-    assert "synthetic" not in export.limits_text(real)
-    assert "did not converge" in export.limits_text(real)
-    resumed = dataclasses.replace(run, environment=run.environment | {"resumed_with": [{"torch": "1.0"}]})
-    assert "resumed with other code" in export.limits_text(resumed)
+    assert "nothing here is evidence about photographs" in text
+    assert "probes converged" in text
+    assert "resumed" not in text
+    other = made.summary | {"synthetic": False, "linear_converged": False}
+    environment = made.environment | {"resumed_with": [{"torch": "1.0"}]}
+    text = export.report_text(dataclasses.replace(made, summary=other, environment=environment))
+    assert "synthetic" not in text
+    assert "did not converge" in text
+    assert "resumed with other code" in text
 
 
-def other(value):
-    """A value unlike a configuration's default, as long as any."""
-    if isinstance(value, bool | str | None):
-        return f"not_{value}"
-    return [other(part) for part in value] if isinstance(value, list) else value + 0.123456789
+def departed(section):
+    """Each value unlike its default and as long as any."""
+
+    def other(value):
+        if isinstance(value, bool | str | None):
+            return f"not_{value}"
+        return tuple(map(other, value)) if isinstance(value, tuple) else value + 0.123456789
+
+    return section.model_copy(update={name: other(value) for name, value in section})
 
 
-def test_the_longest_report_has_500_words_at_most(finished):
-    """Of a run that departs from the report's recipe in every value."""
-    run = load_run(finished)
+def test_the_longest_report_keeps_the_limit_of_words(finished):
+    """Of a run that departs from the original's recipe in every value."""
+    made = load_run(finished)
     defaults = {"network": NetworkConfig(), "views": ViewConfig(), "training": TrainingConfig()}
-    departed = {
-        name: {key: other(value) for key, value in section.model_dump(mode="json").items()}
-        for name, section in defaults.items()
-    }
-    departed["training"]["optimizer"] = "sgd"
-    environment = run.environment | {
-        "git_dirty": True,
-        "resumed_with": [{}],
-        "device": "Some (R) 6400 CPU @ 2 GHz",
-    }
-    run = dataclasses.replace(run, config=run.config | departed, environment=environment)
-    text = export.report_text(run)
-    for name, section in departed.items():
-        assert all(f"`{name}.{key}`" in text for key in section)
-    assert len(text.split()) <= 500
-
-
-def test_the_reports_of_all_committed_results_fit():
-    summaries = sorted((paths.ROOT / "results").glob("*/*/seed*/summary.json"))
-    assert summaries
-    for path in summaries:
-        text = export.report_text(load_run(path.parent))
-        assert 200 < len(text.split()) <= 500
+    sections = {name: departed(section) for name, section in defaults.items()}
+    environment = made.environment | {"git_dirty": True, "resumed_with": [{}], "device": "A (R) CPU @ 2 GHz"}
+    config = made.config.model_copy(update=sections)
+    text = export.report_text(dataclasses.replace(made, config=config, environment=environment))
+    assert all(f"`{name}.{key}`" in text for name, section in sections.items() for key, _ in section)
+    assert 200 < len(text.split()) <= 500
 
 
 def test_a_longer_report_is_our_error_and_not_written(run_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "MAX_WORDS", 100)
-    with pytest.raises(RuntimeError, match=r"words, more than 100; shorten report_text"):
+    with pytest.raises(RuntimeError, match=r"words, more than 100; shorten its template"):
         export.main([str(run_folder), str(tmp_path / "submission")])
     assert not (tmp_path / "submission").exists()

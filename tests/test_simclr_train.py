@@ -235,7 +235,9 @@ def test_a_resumed_training_ends_bit_identical(tmp_path, monkeypatch, method, ca
 
 def test_bfloat16_and_float32_resume_to_the_same_bits_too(tmp_path):
     for precision in (torch.bfloat16, torch.float32):
-        model = network(width=16).float()  # narrower ones are too narrow for oneDNN 3.12, which misreads memory
+        model = network(
+            width=16
+        ).float()  # narrower ones are too narrow for oneDNN 3.12, which misreads memory
         whole = trainer(model=model, precision=precision)
         whole.run()
         path = tmp_path / f"{precision}.pt"
@@ -438,9 +440,7 @@ def test_a_schedule_in_steps_moves_at_each_step():
 
 def test_a_constant_schedule_falls_in_a_straight_line_over_its_last_part():
     """Oracle: torch's LinearLR, from the peak over the last fifth."""
-    schedule = Recipe(
-        epochs=10, warmup_epochs=1, schedule="constant", schedule_per="step", learning_rate=1.0
-    )
+    schedule = Recipe(epochs=10, warmup_epochs=1, schedule="constant", schedule_per="step", learning_rate=1.0)
     rates = [learning_rate(schedule, step, 10) for step in range(100)]
     assert rates[10:81] == [1.0] * 71
     oracle = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)

@@ -22,7 +22,9 @@ def random_images(n: int, height: int, width: int, seed: int = 0) -> torch.Tenso
     )
 
 
-def parameters(n: int, strengths: ViewStrengths | None = None, size: int = 64, epoch: int = 0) -> ViewParameters:
+def parameters(
+    n: int, strengths: ViewStrengths | None = None, size: int = 64, epoch: int = 0
+) -> ViewParameters:
     return draw_parameters(
         strengths or ViewStrengths(), 0, torch.arange(n), torch.zeros(n).long(), epoch, size, size
     )

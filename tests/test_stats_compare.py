@@ -17,7 +17,6 @@ from manyviews.stats.compare import (
     accuracy_table,
     common_scores,
     compare,
-    cost_to_reach,
     difference,
     factorial_effects,
     learning_curve,
@@ -98,26 +97,6 @@ def test_a_comparison_has_a_row_for_each_run_and_measure():
     assert dict(zip(other["run"], other["mean"], strict=True)) == pytest.approx(
         {"views8": -0.1, "resnet34_long_epochs": -0.3}
     )
-
-
-@pytest.mark.parametrize(
-    ("finals", "relation"),
-    [
-        ([0.50, 0.50, 0.50], "equivalent"),
-        ([0.505, 0.5, 0.495], "equivalent"),
-        ([0.70, 0.72, 0.71], "higher"),
-        ([0.30, 0.31, 0.32], "lower"),
-        ([0.30, 0.70, 0.52], "undecided"),
-        ([0.45, 0.55, 0.5], "undecided"),  # no difference on average
-        ([0.525, 0.525, 0.525], "undecided"),  # every seed beyond the margin, the images reach below it
-        ([0.70, 0.72], "undecided"),
-    ],
-)
-def test_runs_are_told_apart_as_far_as_seeds_and_images_tell(finals, relation):
-    runs = made_up_runs({"views8": [0.5] * len(finals), "resnet34_long": finals})
-    row = compare(runs, "equal_steps", [KNN], MARGIN, SPECS).iloc[0]
-    assert row["relation"] == relation
-    assert row["mean"] == pytest.approx(np.mean(finals) - 0.5)
 
 
 def test_what_cannot_be_compared_says_why():
@@ -245,23 +224,3 @@ def test_a_learning_curve_has_each_cost_and_the_range_of_the_seeds():
     assert (curve[["epoch", "views_forwarded", "macs", "seconds"]].iloc[0] == 0).all()
     middle = curve.iloc[2] / last
     assert list(middle[["epoch", "steps", "macs", "seconds"]]) == pytest.approx([0.5] * 4)
-
-
-def test_cost_to_reach_is_between_the_points_below_and_at_or_above():
-    """From 0.1 to 0.5 by 0.26, 0.38 and 0.46."""
-    seeds = [made_up_run("baseline", 0, 0.5)]
-    assert list(cost_to_reach(seeds, KNN, 0.27)["epoch"]) == [1, 2]
-    assert list(cost_to_reach(seeds, KNN, 0.45)["epoch"]) == [2, 3]
-    assert list(cost_to_reach(seeds, KNN, 0.05)["epoch"]) == [0, 0]
-    assert cost_to_reach(seeds, KNN, 0.51) is None
-    risen = [made_up_run("baseline", 0, 0.5, curve=(0, 0.9, 0.2, 0.3, 1))]
-    assert list(cost_to_reach(risen, KNN, 0.4)["epoch"]) == [0, 1]  # the first time, though it falls again
-
-
-def test_every_run_reaches_its_own_end():
-    """Also where a mean over three seeds may be rounded in two ways."""
-    generator = np.random.default_rng(0)
-    for finals in generator.uniform(0.2, 0.8, (10, 3)):
-        seeds = [made_up_run("baseline", seed, final) for seed, final in enumerate(finals)]
-        end = learning_curve(seeds, KNN).iloc[-1]
-        assert cost_to_reach(seeds, KNN, end["mean"]).iloc[-1]["epoch"] == end["epoch"]

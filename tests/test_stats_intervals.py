@@ -32,13 +32,6 @@ def test_the_interval_over_images_is_scipys_percentile_bootstrap():
     assert image_interval(scores) == pytest.approx((low, high), abs=0.03 * (high - low))
 
 
-def test_the_interval_over_images_is_the_binomials():
-    """Oracle: the normal approximation of a fraction of 30 % of 2,000 images."""
-    scores = np.arange(2000) % 10 < 3
-    error = 1.96 * math.sqrt(0.3 * 0.7 / 2000)
-    assert image_interval(scores.astype(float)) == pytest.approx((0.3 - error, 0.3 + error), abs=0.001)
-
-
 def test_the_paired_bootstrap_does_not_see_what_two_runs_share():
     """Two runs right on the same half of the images, one also on 40 more: only those 40 vary."""
     a, b = np.zeros(1000), np.zeros(1000)

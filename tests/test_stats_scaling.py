@@ -57,13 +57,6 @@ def test_an_outlier_moves_it_less_than_least_squares():
     assert off < 0.7 * np.abs(power_law(X, *theirs) - truth).mean()
 
 
-def test_each_form_forecasts_its_own_data_and_not_the_others():
-    law, trend = curve_of(power_law(X, 0.3, 0.5, 1.0)), curve_of(log_linear(X, 0.8, -0.08))
-    assert abs(forecast(law, "power law").mean) < 0.005
-    assert forecast(law, "log-linear").mean < -0.02  # a straight line runs on beyond it
-    assert abs(forecast(trend, "log-linear").mean) < 0.005
-
-
 def test_the_held_out_run_is_seen_by_no_fit_and_more_accuracy_than_forecast_is_positive():
     """It may be anything: the forecast stays, so that what it misses by moves along."""
     error = power_law(X, 0.2, 0.5, 0.7)

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from manyviews.models import SimCLR, make_backbone, make_projection_head
+from manyviews.simclr.models import SimCLR, make_backbone, make_projection_head
 
-# The report's baseline.
+# The original's baseline.
 DEPTH = 18
 STEM = "conv3"
 WIDTH = 64
@@ -46,10 +46,8 @@ class ImageEncoder(SimCLR):
             make_backbone(DEPTH, STEM, WIDTH, feature_dim),
             make_projection_head(feature_dim, PROJ_HIDDEN, proj_dim, PROJ_NORM),
         )
-        self.input_dim = input_dim
-        self.input_channels = input_channels
-        self.feature_dim = feature_dim
-        self.proj_dim = proj_dim
+        self.input_dim, self.input_channels = input_dim, input_channels
+        self.feature_dim, self.proj_dim = feature_dim, proj_dim
 
     def get_features(self, x: Tensor) -> Tensor:
         """Features, which the probes read, of images in [0, 1]: (B, 3, H, W) -> (B, feature_dim)."""

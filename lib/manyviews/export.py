@@ -1,4 +1,4 @@
-"""Write a finished run as the assignment behind the report wanted it handed in."""
+"""Write a finished run as the assignment behind the original wanted it handed in."""
 
 import argparse
 import inspect
@@ -8,30 +8,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_model
-
-from manyviews import models
-from manyviews.claims import window_start
-from manyviews.config import ConfigError, RunConfig
-from manyviews.encoder import ImageEncoder
-from manyviews.files import read_json
-from manyviews.report import (
-    OPTIMIZERS,
-    data_text,
-    departures_text,
-    labels_text,
-    percent,
-    rates_text,
-    table,
-    views_text,
-)
-from manyviews.results import ACCURACIES, REPORTED, Run, load_run, partial_folder
-from manyviews.train import make_model
+from manyviews import encoder
+from manyviews.config.files import read_json
+from manyviews.config.schema import ConfigError, NetworkConfig, RunConfig, TrainingConfig, ViewConfig
+from manyviews.runs.store import CURVES, Run, RunState, load_run, partial_folder, state_of
+from manyviews.simclr import models
 
 MAX_WORDS = 500  # of report.md; the assignment's limit
-WEIGHTS = "model.safetensors"
-NOTEBOOK = "notebook.ipynb"
+WEIGHTS, FINAL_WEIGHTS = "model.safetensors", "final_model.safetensors"
+NOTEBOOK, FINAL_NOTEBOOK = "notebook.ipynb", "CS461_Assignment1.ipynb"  # its evaluation refuses another name
 
 
 class ExportError(ValueError):
@@ -43,8 +28,8 @@ def export(folder: Path, out: Path) -> None:
 
     Args:
         folder: of a finished run, with its weights and its executed notebook.
-        out: new folder with models.py, final_model.safetensors, notebook.ipynb and report.md; made whole or
-            not at all.
+        out: new folder with models.py, final_model.safetensors, CS461_Assignment1.ipynb and report.md; made
+            whole or not at all.
     Raises:
         ExportError: the run cannot be exported, or `out` exists.
     """
@@ -59,9 +44,9 @@ def export(folder: Path, out: Path) -> None:
         new.mkdir()
         (new / "models.py").write_text(models_source(config), encoding="utf-8")
         (new / "report.md").write_text(report, encoding="utf-8")
-        shutil.copyfile(folder / NOTEBOOK, new / NOTEBOOK)
+        shutil.copyfile(folder / NOTEBOOK, new / FINAL_NOTEBOOK)
         # The encoder's layers have the names of those that were trained.
-        shutil.copyfile(folder / WEIGHTS, new / "final_model.safetensors")
+        shutil.copyfile(folder / WEIGHTS, new / FINAL_WEIGHTS)
         new.rename(out)
 
 
@@ -72,155 +57,109 @@ def read_config(folder: Path) -> RunConfig:
         ExportError: the run is not finished or not of a kind that can be exported, or there is none.
     """
     unfinished = folder if folder.suffix == ".partial" else partial_folder(folder)
-    if unfinished.is_dir() and (folder == unfinished or not folder.exists()):
+    complete = state_of(folder) in (RunState.COMPLETE, RunState.MARKED)
+    if unfinished.is_dir() and (folder == unfinished or not complete):
         raise ExportError(f"{unfinished}: the run is not finished; the command that began it goes on with it")
     path = folder / "config.json"
     if not path.exists():
         problem = "no config.json in it" if folder.is_dir() else "no such folder"
         raise ExportError(f"{folder}: {problem}; give a run's, such as results/demo/baseline/seed0")
-    values = read_json(path)
-    objective = values.get("objective", "nt_xent")
-    if objective != "nt_xent":
-        raise ExportError(f"{path}: objective '{objective}' trains no projections; export a run of 'nt_xent'")
     try:
-        return RunConfig(**values)
+        config = RunConfig(**read_json(path))
     except ConfigError as error:
         reason = str(error).replace("\n", "; ")
         raise ExportError(f"{path}: {reason}; repeat the run with this version") from None
+    if config.objective != "nt_xent":
+        raise ExportError(f"{path}: '{config.objective}' trains no projections; export a run of 'nt_xent'")
+    return config
 
 
 def check_files(folder: Path, config: RunConfig) -> None:
-    """See that a run has its weights, which fit its network, and its executed notebook.
+    """See that a run has its weights, which fit its network, and its executed notebook; else ExportError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_model
 
-    Raises:
-        ExportError: not so.
-    """
     weights, notebook = folder / WEIGHTS, folder / NOTEBOOK
     command = f"./run_all.sh --profile {config.profile} --runs {config.run} --seeds {config.seed}"
     if config.evaluation.brief:
-        raise ExportError(
-            f"{folder}: the run of a study, which keeps neither weights nor a notebook; export one of the "
-            "report's"
-        )
+        raise ExportError(f"{folder}: a run of the studies keeps no weights; export one of the original's")
     if not weights.exists():
-        raise ExportError(
-            f"{weights} is missing, as in all runs that come with the repository; train anew with `{command} "
-            "--results DIR` and export from there"
-        )
+        raise ExportError(f"{weights} is missing; make the run anew with `{command} --force`")
     if not notebook.exists():
-        raise ExportError(
-            f"{notebook} is missing; `{command}`, with the --results that made the run if any, writes it "
-            "without training again"
-        )
+        raise ExportError(f"{notebook} is missing; `{command}` writes it without training again")
+    model = models.make_simclr(depth=config.depth, stem=config.stem, **dict(config.network))
     try:
-        load_model(make_model(config), weights)
+        load_model(model, weights)
     except (RuntimeError, SafetensorError):
         raise ExportError(
-            f"{weights} is damaged, or not of the network in config.json; repeat the run with `{command} "
-            "--force`, and with the --results that made it if any"
+            f"{weights} is damaged, or not of the network in config.json; repeat it with `{command} --force`"
         ) from None
 
 
 def models_source(config: RunConfig) -> str:
     """Text of a models.py that needs nothing of ours, whose `ImageEncoder()` fits the run's weights."""
-    network = config.network
-    constants = {
-        "DEPTH": config.depth,
-        "STEM": f'"{config.stem}"',
-        "WIDTH": network.width,
-        "INPUT_DIM": config.data.image_size,
-        "FEATURE_DIM": network.feature_dim,
-        "PROJ_HIDDEN": network.projection_hidden,
-        "PROJ_DIM": network.projection_dim,
-        "PROJ_NORM": network.projection_norm,
-    }
+    of = config.network
+    constants = {"DEPTH": config.depth, "STEM": f'"{config.stem}"', "WIDTH": of.width}
+    constants |= {"INPUT_DIM": config.data.image_size, "FEATURE_DIM": of.feature_dim}
+    constants |= {"PROJ_HIDDEN": of.projection_hidden, "PROJ_DIM": of.projection_dim}
+    constants |= {"PROJ_NORM": of.projection_norm}
     lines = [f"# Run `{config.run}`, seed {config.seed}, of profile `{config.profile}`."]
     lines += [f"{name} = {value}" for name, value in constants.items()]
-    return "\n\n".join([inspect.getsource(models), "\n".join(lines), f"\n{inspect.getsource(ImageEncoder)}"])
+    template = inspect.getsource(encoder.ImageEncoder)
+    return "\n\n".join([inspect.getsource(models), "\n".join(lines), f"\n{template}"])
 
 
 def report_text(run: Run) -> str:
-    """The text of report.md, all of it from the run's results.
+    """The text of report.md, all of it from the run's results; see report/templates/submission.md.j2.
 
     Raises:
         RuntimeError: it has more than MAX_WORDS words, which no run should make it.
     """
-    sections = {
-        "What was trained": f"{training_text(run)}\n\n{departures_text(run)}",
-        "Data": data_text(run),
-        "Results": results_text(run),
-        "How the curves ended": ending_text(run),
-        "Limits": limits_text(run),
-        "Files": (
-            "`models.py`: `ImageEncoder`, with `get_features(x)` and, of unit length, `forward(x)`. "
-            "`final_model.safetensors`: its weights. `notebook.ipynb`: the executed run."
-        ),
+    import pandas as pd
+
+    from manyviews.report.tables import MEASURE_TITLES, NO_NUMBER, percent
+    from manyviews.report.text import render
+    from manyviews.stats.claims import window_start
+    from manyviews.stats.compare import REPORTED
+
+    curve = run.evaluated.set_index("epoch")
+    before, rates = window_start(run, run.config.claims.plateau_window), run.metrics["learning_rate"].dropna()
+    rows = {
+        "the original": REPORTED.get(run.name, dict.fromkeys(CURVES, NO_NUMBER)),
+        "measured": run.summary,
+        "initial weights": curve.iloc[0],
     }
-    text = f"# SimCLR: ResNet-{run.config['depth']}, {run.config['n_views']} views\n"
-    text += "".join(f"\n## {title}\n\n{body}\n" for title, body in sections.items())
+    cells = {
+        name: [v if v == NO_NUMBER else percent(v) for v in map(of.get, CURVES)] for name, of in rows.items()
+    }
+    table = pd.DataFrame(cells, [MEASURE_TITLES[name] for name in CURVES]).T.rename_axis("%")
+    text = render(
+        "submission",
+        config=run.config,
+        summary=run.summary,
+        environment=run.environment,
+        departures=departures(run.config),
+        table=table.to_markdown(disable_numparse=True),
+        window_start=before,
+        changes=[f"{100 * (curve[name].iloc[-1] - curve[name][before]):+.1f}" for name in CURVES],
+        last_rate=f"{rates.iloc[-1] / rates.max():.0%}",
+        notebook=FINAL_NOTEBOOK,
+    ).data
     words = len(text.split())
     if words > MAX_WORDS:
-        raise RuntimeError(f"report.md has {words} words, more than {MAX_WORDS}; shorten report_text")
-    return text
+        raise RuntimeError(f"report.md has {words} words, more than {MAX_WORDS}; shorten its template")
+    return f"{text}\n"
 
 
-def training_text(run: Run) -> str:
-    """The network, its training, the code and the machine."""
-    c, s, e = run.config, run.summary, run.environment
-    changes = " with uncommitted changes" if e["git_dirty"] else ""
-    return (
-        f"Run `{run.name}`, seed {c['seed']}, profile `{c['profile']}`: a ResNet-{c['depth']} with stem "
-        f"`{c['stem']}`, width {c['network']['width']} and {s['parameters'] / 1e6:.2f} million parameters, "
-        f"projection head included. It learned without labels from {views_text(c)}: NT-Xent loss, "
-        f"{OPTIMIZERS[c['training']['optimizer']]}, {s['epoch']} "
-        f"epochs, {s['steps']:,} steps. That took {e['wall_time_s']:,.0f} s on {e['device']} in "
-        f"{e['precision']}, from code {e['git_commit'] or 'of an unknown commit'}{changes}."
-    )
-
-
-def results_text(run: Run) -> str:
-    """The four final accuracies beside the reported ones and those of the initial weights."""
-    evaluation = run.config["evaluation"]
-    rows = [
-        {
-            "Accuracy (%)": label,
-            "Reported": percent(REPORTED[run.name][metric]) if run.name in REPORTED else "no number",
-            "Measured": percent(run.summary[metric]),
-            "Initial weights": percent(run.evaluated.iloc[0][metric]),
-        }
-        for metric, label in ACCURACIES.items()
+def departures(config: RunConfig) -> list[str]:
+    """Where a run departs from the original's recipe, which is what the configuration's defaults are."""
+    sections = {"network": NetworkConfig(), "views": ViewConfig(), "training": TrainingConfig()}
+    return [
+        f"`{name}.{key}` {value} ({default})"
+        for name, section in sections.items()
+        for key, default in section
+        if (value := getattr(getattr(config, name), key)) != default
     ]
-    return (
-        f"{table(rows)}\n\nMeasured after the last epoch, by {evaluation['neighbours']} nearest neighbours "
-        f"and logistic regression (C = {evaluation['linear_c']:g}) on the features. Reported on 200 "
-        "ImageNet classes; levels on other data and schedules cannot be compared."
-    )
-
-
-def ending_text(run: Run) -> str:
-    """How much the accuracies moved over the last part of the training, and the learning rate by then."""
-    curve = run.evaluated.set_index("epoch")
-    before, last = window_start(run, run.config["claims"]["plateau_window"]), curve.index[-1]
-    changes = ", ".join(f"{100 * (curve[name][last] - curve[name][before]):+.1f}" for name in ACCURACIES)
-    return (
-        f"From epoch {before} to {last}, the last, these accuracies changed by {changes} points. "
-        f"{rates_text([run])}"
-    )
-
-
-def limits_text(run: Run) -> str:
-    """What the run cannot tell, as far as its results say so."""
-    converged = "converged" if run.summary["linear_converged"] else "**did not converge**"
-    lines = [
-        "n = 1: a difference to another run may be chance.",
-        labels_text(run),
-        f"The final linear probes {converged}.",
-    ]
-    if "resumed_with" in run.environment:
-        lines.append("It was resumed with other code, libraries or threads.")
-    if run.summary["synthetic"]:
-        lines.append("The images are synthetic: nothing here is evidence about photographs.")
-    return "\n".join(f"- {line}" for line in lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -109,40 +109,54 @@ def _minimise(weights: Tensor, turned: Tensor, axes: Tensor, y: Tensor, penalty:
     from scipy.optimize import minimize  # here, because its import takes long
 
     axes = axes[:, : turned.shape[1]]
-    start = torch.cat([axes.T @ weights[:-1], weights[-1:]])  # (R + 1, C)
-    scale = _scale(start, turned, penalty)[:, None]
-    fitted = False
+    weights = torch.cat([axes.T @ weights[:-1], weights[-1:]])  # (R + 1, C)
+    fitted, steps = False, 0
+    patience = max(30, turned.shape[1] // 2)
 
     def unscaled(scaled: np.ndarray) -> Tensor:
-        return start + scale * torch.from_numpy(scaled).to(start.device).view_as(start)
+        step = torch.einsum("cij,jc->ic", roots, torch.from_numpy(scaled).to(weights).view_as(weights))
+        return weights + step - step.mean(dim=1, keepdim=True)
 
     def objective(scaled: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal fitted
         value, gradient, excess = _objective(unscaled(scaled), turned, y, penalty)
         fitted = excess <= FITTED * value
-        return value, (scale * gradient).flatten().cpu().numpy()
+        return value, torch.einsum("cij,ic->jc", roots, gradient).flatten().cpu().numpy()
 
     def stop(_: np.ndarray) -> None:  # after each step; what was evaluated last is where it led
+        nonlocal steps
+        steps += 1
         if fitted:
             raise StopIteration
+    first=True
+    while not fitted and steps < max_iter:
+        roots = _roots(weights, turned, penalty, first)
+        before=steps
+        best = minimize(
+            objective,
+            np.zeros(weights.numel()),
+            jac=True,
+            method="L-BFGS-B",
+            callback=stop,
+            options={"maxiter": min(patience, max_iter - steps), "maxfun": 25 * max_iter, "maxcor": MEMORY, "ftol": 0, "gtol": 0},
+        )
+        weights = unscaled(best.x)
+        if VERB: print(first, steps, best.message)
+        first=False
+        if "ABN" in best.message and steps-before<2: break
+    return torch.cat([axes @ weights[:-1], weights[-1:]])
 
-    best = minimize(
-        objective,
-        np.zeros(start.numel()),
-        jac=True,
-        method="L-BFGS-B",
-        callback=stop,
-        options={"maxiter": max_iter, "maxfun": 25 * max_iter, "maxcor": MEMORY, "ftol": 0, "gtol": 0},
-    )
-    turned_weights = unscaled(best.x)
-    return torch.cat([axes @ turned_weights[:-1], turned_weights[-1:]])
-
-
-def _scale(weights: Tensor, x: Tensor, penalty: float) -> Tensor:
-    """One over the root of the Hessian's diagonal, a mean over the classes: (R + 1,)."""
+VERB=0
+def _roots(weights: Tensor, x: Tensor, penalty: float,diag) -> Tensor:
     p = torch.addmm(weights[-1], x, weights[:-1]).softmax(dim=1)  # (N, C)
-    spread = (p * (1 - p)).mean(dim=1)  # (N,)
-    return torch.cat([x.square().T @ spread / len(x), spread.mean()[None]]).add(penalty).rsqrt()
+    v=p*(1-p)
+    if diag:
+        spread = v.mean(dim=1)  # (N,)
+        return torch.cat([x.square().T @ spread / len(x), spread.mean()[None]]).add(penalty).rsqrt().diag()[None].expand(p.shape[1],-1,-1)
+    x1 = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+    h = torch.stack([(x1 * vv[:,None]).T @ x1 for vv in v.T/len(x)])
+    h.diagonal(dim1=1,dim2=2).add_(penalty)
+    return torch.linalg.inv(torch.linalg.cholesky(h)).mT.contiguous()
 
 
 def _objective(weights: Tensor, x: Tensor, y: Tensor, penalty: float) -> tuple[float, Tensor, float]:

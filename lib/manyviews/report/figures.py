@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from manyviews.data.dataset import Dataset
 from manyviews.report.tables import MEASURE_TITLES, NOT_RUN, PERCENT, title
-from manyviews.runs.store import Run, Runs
+from manyviews.runs.store import Runs
 from manyviews.stats.compare import learning_curve
 from manyviews.stats.intervals import CONFIDENCE
 from manyviews.stats.scaling import LAWS, ErrorCurve, fit
@@ -27,6 +27,7 @@ DASHES = ("-", "--", "-.", ":")
 RIGHT, WRONG, QUERY = "#0072B2", "#D55E00", "#000000"  # frames of neighbours
 LEVEL = "0.6"  # what is no run: chance, baselines without training, the diagonal
 FIELD = "0.9"  # of the margin
+MOST_BANDS = 4  # curves with a band over the seeds; of more, bands would hide the curves
 
 COSTS = {  # column of stats.compare.learning_curve: axis label, divisor
     "epoch": ("Epoch", 1),
@@ -72,7 +73,7 @@ def learning_curves(
     costs: Sequence[str] = ("epoch",),
     baselines: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Figure | None:
-    """Accuracies of some runs along their training: means over the seeds, with a band from lowest to highest.
+    """Accuracies of some runs along their training: means over the seeds, of few runs with their range.
 
     Args:
         runs: see runs.store.load_results; what is not there is left out.
@@ -81,8 +82,10 @@ def learning_curves(
         costs: of COSTS; a row of panels for each, or a column where there is one measure.
         baselines: accuracy by measure, by name; level lines, such as of raw pixels.
     """
-    drawn = {runs[name][0].name: name for name in reversed(list(names)) if name in runs}
-    drawn = {name: runs[name] for name in reversed(drawn.values())}
+    by_recipe: dict[str, str] = {}
+    for name in (name for name in names if name in runs):
+        by_recipe.setdefault(runs[name][0].name, name)
+    drawn = {name: runs[name] for name in by_recipe.values()}
     if not drawn:
         return None
     rows, columns = (len(costs), len(measures)) if len(measures) > 1 else (1, len(costs))
@@ -91,7 +94,12 @@ def learning_curves(
     panels = [(cost, measure) for cost in costs for measure in measures]
     for ax, (cost, measure) in zip(axes.flat, panels, strict=True):
         for (name, seeds), style in zip(drawn.items(), styles(len(drawn)), strict=True):
-            _draw_curve(ax, seeds, measure, cost, title(name), style)
+            curve = learning_curve(seeds, measure)
+            x = curve[cost] / COSTS[cost][1]
+            ax.plot(x, PERCENT * curve["mean"], label=f"{title(name)} (n = {len(seeds)})", **style)
+            if len(seeds) > 1 and len(drawn) <= MOST_BANDS:
+                band = {"color": style["color"], "alpha": 0.12, "lw": 0}
+                ax.fill_between(x, PERCENT * curve["low"], PERCENT * curve["high"], **band)
         for level, accuracy in _levels(drawn, measure, baselines or {}).items():
             _draw_level(ax, accuracy, level)
         ax.set(xlabel=COSTS[cost][0], ylabel=f"{MEASURE_TITLES[measure]} (%)")
@@ -242,17 +250,6 @@ def _tidy(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_curve(
-    ax: Axes, seeds: list[Run], measure: str, cost: str, label: str, style: dict[str, Any]
-) -> None:
-    curve = learning_curve(seeds, measure)
-    x = curve[cost] / COSTS[cost][1]
-    ax.plot(x, PERCENT * curve["mean"], label=f"{label} (n = {len(seeds)})", **style)
-    if len(seeds) > 1 and with_band:
-        band = {"color": style["color"], "alpha": 0.12, "lw": 0}
-        ax.fill_between(x, PERCENT * curve["low"], PERCENT * curve["high"], **band)
-
-
 def _levels(drawn: Runs, measure: str, baselines: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Level lines of a panel: chance, and what baselines reach."""
     key = "classes" if measure.startswith("id") else "ood_classes"
@@ -278,7 +275,7 @@ def _draw_estimate(ax: Axes, row: int, values: pd.Series) -> None:
         diamond = {"color": COLOURS[2], "mfc": "white", "linestyle": "", "label": "the original"}
         ax.plot(PERCENT * values["reported"], row, "D", **diamond)
     if "relation" in values:
-        judged = values.get("note") if pd.isna(values["relation"]) else values["relation"]
+        judged = values.get("note", "") if pd.isna(values["relation"]) else values["relation"]
         ax.annotate(judged, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
 
 

@@ -14,7 +14,7 @@ from manyviews.probes.protocol import accuracies as accuracies_of
 from manyviews.runs.store import CURVES, RAW_PIXELS, Run, Runs
 from manyviews.stats.claims import INITIAL, Verdict, window_start
 from manyviews.stats.classes import confusion_matrix, most_confused
-from manyviews.stats.compare import REPORTED, accuracy_table, cost_to_reach, final_accuracy
+from manyviews.stats.compare import REPORTED, accuracy_table, final_accuracy
 from manyviews.stats.intervals import FIELDS, Estimate
 
 PERCENT = 100
@@ -190,9 +190,13 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     columns["Points"] = [difference_text(row) for row in rows]
     columns |= {key.capitalize(): table[key] for key in ("relation", "outcome") if key in table}
     if "judgement" in table:  # of what was not tested
-        columns["Outcome"] = table["outcome"].fillna(table["judgement"])
+        columns["Outcome"] = table["outcome"].where(table["run"].notna(), table["judgement"])
     keys = [key for key in ("claim", "compared") if key in table]
-    return pd.DataFrame(columns | {key: table[key] for key in keys}).fillna("").set_index([*keys, what])
+    return (
+        pd.DataFrame(columns | {key: table[key] for key in keys}, dtype=object)
+        .fillna("")
+        .set_index([*keys, what])
+    )
 
 
 def beside_published(published: Runs, own: Runs) -> pd.DataFrame:
@@ -209,17 +213,14 @@ def beside_published(published: Runs, own: Runs) -> pd.DataFrame:
 
 def verdicts(judged: Sequence[Verdict]) -> pd.DataFrame:
     """The outcome on each claim, as the original compared and with the confound removed."""
-    rows = [
-        {
-            "The original's claim": verdict.claim.claimed,
-            "As it compared": verdict.as_reported.outcome,
-            "What stands in the way": verdict.claim.confound,
-            "So compared instead": verdict.claim.control,
-            "Verdict": verdict.controlled.outcome,
-        }
-        for verdict in judged
-    ]
-    return pd.DataFrame(rows, pd.Index([verdict.claim.key for verdict in judged], name="Claim"))
+    columns = {
+        "The original's claim": [verdict.claim.claimed for verdict in judged],
+        "As it compared": [verdict.as_reported.outcome for verdict in judged],
+        "What stands in the way": [verdict.claim.confound for verdict in judged],
+        "So compared instead": [verdict.claim.control for verdict in judged],
+        "Verdict": [verdict.controlled.outcome for verdict in judged],
+    }
+    return pd.DataFrame(columns, pd.Index([verdict.claim.key for verdict in judged], name="Claim"))
 
 
 def finding_title(row: Mapping[str, Any]) -> str:
@@ -255,38 +256,20 @@ def _costs(run: Run) -> dict[str, str]:
     return {words: f"{run.summary[key] / divisor:,.0f}" for key, (words, divisor) in COSTS.items()}
 
 
-def cost_of_accuracy(runs: Runs, names: Sequence[str], targets: Sequence[str], measure: str) -> pd.DataFrame:
-    """Between which points of its mean curve each run first reached the final accuracy of some runs."""
-    rows = []
-    there = ([name for name in of if name in runs] for of in (targets, names))
-    for target, name in product(*there):
-        goal, whole = final_accuracy(runs[target], measure).mean, runs[target][0].summary["macs"]
-        row = {"To reach": f"{title(target)}: {percent(goal)} %", "Run": title(name)}
-        row["ends at (%)"] = _final(runs, name, [measure])[0]
-        paid = cost_to_reach(runs[name], measure, goal)
-        columns = {"epochs": "epoch", "views forwarded": "views_forwarded"} if paid is not None else {}
-        row |= {words: " to ".join(f"{x:,.0f}" for x in paid[key].unique()) for words, key in columns.items()}
-        spent = "not reached" if paid is None else f"{paid['macs'].iloc[-1] / whole:.2f}"
-        rows.append(row | {"MACs, of the target's whole run": spent})
-    return pd.DataFrame(rows or [{"To reach": NOT_RUN}]).fillna("")
-
-
 def data_facts(runs: Runs) -> pd.DataFrame:
     """The images and labels that all runs share, and what chance would give."""
-    facts: dict[str, Any] = {"dataset": NOT_RUN}
-    for run in [seeds[0] for seeds in runs.values()][:1]:
-        s, size = run.summary, run.config.data.image_size
-        kind = "synthetic: drawn by a program" if s["synthetic"] else "photographs"
-        facts = {"dataset": f"{run.environment['dataset']}, {kind}, {size} x {size} pixels"}
-        for words, prefix, fitted, scored in (
-            ("training", "", "train_images", "val_images"),
-            ("unseen", "ood_", "ood_fit_images", "ood_test_images"),
-        ):
-            n = s[f"{prefix}classes"]
-            facts[f"{words} classes"] = f"{n}, chance {percent(1 / n)} %"
-            facts[f"{words} classes: images fitted on, and of a class"] = f"{s[fitted]:,}, {s[fitted] / n:g}"
-            facts[f"{words} classes: images scored"] = f"{s[scored]:,}"
-    return pd.DataFrame({"": facts})
+    run = next((seeds[0] for seeds in runs.values()), None)
+    if run is None:
+        return pd.DataFrame({NOT_RUN: []})
+    s, pixels = run.summary, run.config.data.image_size
+    source = "synthetic: drawn by a program" if s["synthetic"] else "photographs"
+    about = f"{run.environment['dataset']} ({source}), {pixels} x {pixels} pixels"
+    of = {"training classes": ("classes", "train_images", "val_images")}
+    of["unseen classes"] = ("ood_classes", "ood_fit_images", "ood_test_images")
+    rows = {name: [s[key] for key in keys] for name, keys in of.items()}
+    table = pd.DataFrame(rows, ["classes", "images to fit the probes on", "images to score"]).T
+    table["labels of a class"] = (table.iloc[:, 1] / table["classes"]).round(1)
+    return table.assign(chance=[f"{percent(1 / n)} %" for n in table["classes"]]).rename_axis(about)
 
 
 def settings(runs: Runs, names: Iterable[str]) -> pd.DataFrame:

@@ -6,7 +6,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import pandas as pd
 from IPython.display import Markdown
 
 from manyviews.config.runs import run_specs
@@ -33,8 +32,10 @@ def state(results: Results, names: Sequence[str], failures: Mapping[str, str] | 
     runs = {name: results.runs[name] for name in names if name in results.runs}
     every = [run for seeds in runs.values() for run in seeds]
     pixels = None if results.raw_pixels is None else accuracies(results.raw_pixels)[MAIN]
-    finals = {name: _mean([run.summary[MAIN] for run in seeds]) for name, seeds in runs.items()}
-    initials = {name: _mean([run.metrics[MAIN].iloc[0] for run in seeds]) for name, seeds in runs.items()}
+    finals, initials = (
+        {name: np.mean([run.metrics[MAIN].iloc[epoch] for run in seeds]) for name, seeds in runs.items()}
+        for epoch in (-1, 0)
+    )
     return render(
         "state",
         asked=len(names),
@@ -62,15 +63,6 @@ def plateau(runs: Runs, names: Iterable[str], claims: ClaimsConfig) -> Markdown:
     rates = [runs[name][0].metrics["learning_rate"].dropna() for name in names if name in runs]
     last = sorted({f"{rate.iloc[-1] / rate.max():.0%}" for rate in rates})
     return render("plateau", claims=claims, last=last)
-
-
-def agreement(table: pd.DataFrame) -> Markdown:
-    """Whether one's own accuracies are the published ones; see tables.beside_published."""
-    return render("agreement", n=len(table), agreeing=int((table["agree"] == "yes").sum()))
-
-
-def _mean(values: list[float]) -> float:
-    return float(np.mean(values))
 
 
 def _name(run: Run) -> str:

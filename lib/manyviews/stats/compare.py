@@ -200,14 +200,3 @@ def learning_curve(seeds: list[Run], measure: str) -> pd.DataFrame:
     costs = {key: (key, "mean") for key in ("steps", "views_forwarded", "macs", "seconds")}
     accuracy = {kind: ("accuracy", of) for kind, of in (("mean", "mean"), ("low", "min"), ("high", "max"))}
     return pd.concat(tables).groupby("epoch").agg(**costs, **accuracy).reset_index()
-
-
-def cost_to_reach(seeds: list[Run], measure: str, target: float) -> pd.DataFrame | None:
-    """Between which points of a run's mean curve an accuracy is first reached; None if it never is.
-
-    Returns:
-        The rows of learning_curve before it and at or above it, which are the same if the run begins there.
-    """
-    curve = learning_curve(seeds, measure)
-    reached = np.flatnonzero(curve["mean"] >= target)
-    return None if len(reached) == 0 else curve.iloc[[max(0, reached[0] - 1), reached[0]]]

@@ -1,0 +1,168 @@
+"""Figures show every run, label their axes with units, and read without colour."""
+
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import made_up_runs
+
+from manyviews.config.runs import run_specs
+from manyviews.report import figures
+from manyviews.report.tables import MEASURE_TITLES
+from manyviews.runs.store import CURVES
+from manyviews.stats.compare import accuracy_table, compare, factorial_effects
+from manyviews.stats.scaling import error_curve
+
+KNN, SPECS = "id_knn_accuracy", run_specs()
+FACTORIAL, LENGTHS = SPECS.members("factorial"), SPECS.members("length")
+FINALS = {"baseline": [0.20, 0.22, 0.24], "resnet34": [0.25, 0.27, 0.32], "views8": [0.40, 0.45, 0.47]}
+RUNS = made_up_runs(FINALS)
+MANY = made_up_runs(
+    {
+        name: [0.3 + 0.017 * i, 0.33 + 0.017 * i, 0.34 + 0.017 * i]
+        for i, name in enumerate([*FACTORIAL, *LENGTHS])
+    }
+)
+UNIT = re.compile(r"\(%\)|\(points\)|points above|Epoch|steps|thousands|10\^|\(s\)|no unit")
+FIGURES = {
+    "curves": lambda: figures.learning_curves(MANY, FACTORIAL, [KNN], list(figures.COSTS)),
+    "grid": lambda: figures.learning_curves(RUNS, FINALS, CURVES, ["epoch", "views_forwarded"]),
+    "differences": lambda: figures.intervals(compare(MANY, "factorial", [KNN], 0.02, SPECS), 0.02),
+    "effects": lambda: effects_figure(),
+    "accuracies": lambda: figures.intervals(accuracy_table(RUNS, FINALS, CURVES), x="Accuracy (%)"),
+    "forecasts": lambda: figures.forecasts(error_curve(MANY, LENGTHS, KNN), KNN),
+}
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def effects_figure():
+    table = factorial_effects(MANY, "factorial", KNN, 0.02, SPECS)
+    return figures.intervals(table, 0.02, table["effect"], "Effect (points)")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_axes_are_labelled_with_their_unit(name):
+    for ax in FIGURES[name]().axes:
+        assert UNIT.search(ax.get_xlabel()), ax.get_xlabel()
+        assert UNIT.search(ax.get_ylabel()) or all(tick.get_text() for tick in ax.get_yticklabels())
+
+
+def test_a_curve_is_the_mean_over_the_seeds_in_percent_in_a_band_of_their_range():
+    """From 10 to 22 %, 0.4, 0.7 and 0.9 of the way after each quarter."""
+    figure = figures.learning_curves(RUNS, ["baseline"], CURVES, ["epoch", "views_forwarded"])
+    of_knn, of_linear = (ax.get_lines()[0] for ax in figure.axes[:2])
+    assert list(of_knn.get_xdata()) == [0, 1, 2, 3, 4]
+    assert list(of_knn.get_ydata()) == pytest.approx([10, 14.8, 18.4, 20.8, 22])
+    assert of_linear.get_ydata()[-1] == pytest.approx(28)
+    ends = figure.axes[0].collections[0].get_paths()[0].vertices
+    assert sorted(set(ends[ends[:, 0] == 4][:, 1].round(6))) == [20, 24]
+    assert list(figure.axes[4].get_lines()[0].get_xdata()) == pytest.approx([0, 0.4, 0.8, 1.2, 1.6])
+
+
+def test_each_run_is_drawn_once_in_a_style_of_its_own():
+    """Without colour too; a run under a second name is the same run."""
+    runs = MANY | {"adamw": MANY["baseline"]}
+    figure = figures.learning_curves(runs, [*FACTORIAL, "adamw"], [KNN])
+    lines = [line for line in figure.axes[0].lines if "n = 3" in line.get_label()]
+    assert [line.get_label() for line in lines] == [f"{SPECS.title(name)} (n = 3)" for name in FACTORIAL]
+    styles = {
+        (line.get_linestyle(), line.get_marker(), line.get_markerfacecolor() == "white") for line in lines
+    }
+    assert len(styles) == len(FACTORIAL)
+
+
+def test_chance_and_baselines_are_those_of_the_classes():
+    """Ten training and eight unseen classes; raw pixels in the measure that they are of."""
+    figure = figures.learning_curves(RUNS, FINALS, CURVES, baselines={"raw pixels": {KNN: 0.315}})
+    texts = [[words.get_text() for words in ax.texts] for ax in figure.axes]
+    assert texts[0] == ["chance, 10 classes", "raw pixels"]
+    assert texts[1:] == [["chance, 10 classes"]] + [["chance, 8 classes"]] * 2
+    assert 31.5 in [line.get_ydata()[0] for line in figure.axes[0].lines]
+
+
+def test_an_interval_figure_shows_each_number_with_both_intervals():
+    table = compare(RUNS, "original", [KNN], 0.02, SPECS)
+    ax = figures.intervals(table, 0.02).axes[0]
+    labels = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert labels == [SPECS.title(name) for name in table["run"]]
+    dots = {int(line.get_ydata()[0]): line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"}
+    assert [dots[row] for row in range(2)] == pytest.approx(list(100 * table["mean"][:2]))
+    for kind, word in (("seed", "over seeds"), ("image", "over images")):
+        drawn = [list(line.get_xdata()) for line in ax.lines if line.get_label() == word]
+        assert drawn == [
+            pytest.approx(list(100 * row)) for row in table[[f"{kind}_low", f"{kind}_high"]].to_numpy()[:2]
+        ]
+    assert [words.get_text() for words in ax.texts] == [*table["relation"][:2], table["note"][2]]
+    assert table["note"][2].startswith("not run")
+
+
+def test_a_legend_tells_the_intervals_apart_and_counts_the_seeds():
+    (legend,) = figures.intervals(compare(RUNS, "original", [KNN], 0.02, SPECS), 0.02).legends
+    assert {words.get_text() for words in legend.get_texts()} == {
+        "within 2 points",
+        "over seeds",
+        "over images",
+    }
+    assert legend.get_title().get_text() == "95% intervals, n = 3 seed(s)"
+    one = made_up_runs({"baseline": [0.5], "baseline_joint": [0.6]})
+    (legend,) = figures.intervals(compare(one, "batchnorm", [KNN], 0.02, SPECS), 0.02).legends
+    assert {words.get_text() for words in legend.get_texts()} == {"within 2 points", "over images"}
+    assert legend.get_title().get_text() == "95% intervals, n = 1 seed(s)"
+
+
+def test_the_originals_numbers_stand_in_the_rows_of_their_run_and_measure():
+    ax = FIGURES["accuracies"]().axes[0]
+    labels = [tick.get_text() for tick in ax.get_yticklabels()]
+    diamonds = {
+        labels[int(line.get_ydata()[0])]: line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"
+    }
+    expected = {"ResNet-18, 2 views": (18, 20, 12, 19), "ResNet-34, 8 views": (30, 32, 19, 24)}
+    assert diamonds == {
+        f"{run}: {MEASURE_TITLES[measure]}": pytest.approx(value)
+        for run, values in expected.items()
+        for measure, value in zip(CURVES, values, strict=True)
+    }
+
+
+def test_the_held_out_length_is_set_apart():
+    ax = FIGURES["forecasts"]().axes[0]
+    by_label = {line.get_label(): line for line in ax.lines}
+    held_out = by_label["mean over seeds, held out"]
+    longest = MANY["length_8"]
+    assert held_out.get_xdata()[0] == pytest.approx(longest[0].summary["views_forwarded"] / 1000)
+    error = 100 - 100 * np.mean([run.summary[KNN] for run in longest])
+    assert held_out.get_ydata()[0] == pytest.approx(error, abs=0.1)
+    assert len(by_label["mean over seeds, fitted to"].get_xdata()) == len(LENGTHS) - 1
+    assert {"power law", "log-linear"} <= by_label.keys()
+
+
+def test_of_nothing_there_is_no_figure_and_the_page_says_so(capsys):
+    nothing = compare({}, "dose", [KNN], 0.02, SPECS)
+    assert figures.learning_curves({}, FINALS, [KNN]) is None
+    assert figures.intervals(nothing, 0.02) is None
+    assert figures.forecasts(None, KNN) is None
+    figures.show(None, "Differences: views drawn once")
+    assert capsys.readouterr().out == "Differences: views drawn once: not run\n"
+
+
+def test_neighbours_are_marked_right_or_wrong_in_more_than_colour():
+    class Split:
+        images, labels = np.zeros((3, 8, 8, 3), np.uint8), np.array([0, 1, 2])
+
+    class Images:
+        train = val = ood = Split
+        class_names, ood_class_names = ("apple", "bear", "cup"), ("dam", "elk", "fox")
+
+    table = pd.DataFrame(
+        [("id", 1, 1, 2, False), ("id", 1, 2, 1, True), ("ood", 2, 1, 0, False), ("ood", 2, 2, 2, True)],
+        columns=["split", "query", "rank", "neighbour", "right"],
+    )
+    titles = [ax.get_title() for ax in figures.neighbours(table, Images).axes]
+    assert titles == ["training class:\nbear", "✗ cup", "✓ bear", "unseen class:\nfox", "✗ dam", "✓ fox"]

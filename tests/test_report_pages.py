@@ -1,0 +1,90 @@
+"""Pages hold all that they show, and equal results make equal pages."""
+
+import copy
+import re
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from manyviews.report.pages import clean, export_page
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def notebook() -> nbformat.NotebookNode:
+    figure = new_output(
+        "display_data",
+        data={"image/png": PNG, "text/plain": "<Figure>"},
+        metadata={"image/png": {"alt": "Curves of two runs"}, "filename": "curves"},
+    )
+    table = {"text/html": "<div><style scoped>td {}</style><table><tr><td>43.3</td></tr></table></div>"}
+    outputs = [
+        figure,
+        new_output("display_data", data=table),
+        new_output("stream", name="stderr", text="a progress bar"),
+    ]
+    cells = [
+        new_markdown_cell("# Many Views?\n\nSee [controls](controls.md)."),
+        new_code_cell("profile = 'demo'", metadata={"tags": ["injected-parameters"]}),
+        new_code_cell(
+            "secret_code()", outputs=outputs, execution_count=1, metadata={"execution": {"iopub": "12:00"}}
+        ),
+    ]
+    return new_notebook(cells=cells, metadata={"papermill": {"start_time": "12:00"}})
+
+
+@pytest.fixture
+def page(tmp_path):
+    path = tmp_path / "demo" / "08_report.ipynb"
+    path.parent.mkdir()
+    nbformat.write(clean(notebook()), path)
+    return export_page(path, path.parent, "report")
+
+
+def test_a_page_asks_for_nothing_from_elsewhere(page):
+    html = page.read_text(encoding="utf-8")
+    assert f"data:image/png;base64,{PNG}" in html
+    assert "<script" not in html
+    assert not re.findall(r"""(?:src|href)=["']https?://""", html)
+
+
+def test_a_page_shows_results_with_texts_for_figures_and_no_code(page):
+    for path in (page, page.with_suffix(".md")):
+        words = path.read_text(encoding="utf-8")
+        assert "Curves of two runs" in words
+        assert "43.3" in words
+        assert "secret_code" not in words
+        assert "a progress bar" not in words
+
+
+def test_pages_lead_to_those_of_their_own_kind(page):
+    assert 'href="controls.html"' in page.read_text(encoding="utf-8")
+    assert "(controls.md)" in page.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_the_markdown_has_its_figures_beside_it_and_no_style_sheets(page):
+    words = page.with_suffix(".md").read_text(encoding="utf-8")
+    assert "![Curves of two runs](report_files/curves.png)" in words
+    assert (page.parent / "report_files" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "<style" not in words
+
+
+def test_equal_results_make_equal_pages(page):
+    """Executed at another time, with other drawn names: the same bytes."""
+    later = notebook()
+    later.metadata["papermill"]["start_time"] = "13:00"
+    later.cells[1].id, later.cells[2].metadata["execution"] = "drawn-anew", {"iopub": "13:00"}
+    for cell, first in zip(
+        later.cells, nbformat.read(page.parent / "08_report.ipynb", as_version=4).cells, strict=True
+    ):
+        cell.id = cell.id if cell.id == "drawn-anew" else first.id
+    path = page.parent.parent / "later" / "08_report.ipynb"
+    path.parent.mkdir()
+    nbformat.write(clean(copy.deepcopy(later)), path)
+    export_page(path, path.parent, "report")
+    assert path.read_bytes() == (page.parent / path.name).read_bytes()
+    for name in ("report.md", "report_files/curves.png"):
+        assert (path.parent / name).read_bytes() == (page.parent / name).read_bytes()
+    ours, theirs = ((folder / "report.html").read_text() for folder in (page.parent, path.parent))
+    assert ours.replace("of demo", "of later") == theirs

@@ -1,0 +1,254 @@
+"""Tables and sentences say what the runs say, and "not run" of what is not there."""
+
+import pytest
+from made_up import made_up_predictions, made_up_profile, made_up_run, made_up_runs
+
+from manyviews.config.runs import run_specs
+from manyviews.config.schema import ClaimsConfig
+from manyviews.report import tables, text
+from manyviews.runs.store import CURVES, Results
+from manyviews.stats.claims import verdicts, verdicts_table
+from manyviews.stats.compare import compare
+
+KNN, SPECS, PROFILE = "id_knn_accuracy", run_specs(), made_up_profile()
+ORIGINAL = SPECS.of_study("original")
+# k-NN on training classes; the other measures of each run differ from it, see made_up.
+FINALS = {"baseline": [0.20, 0.22, 0.24], "resnet34": [0.25, 0.27, 0.32], "views8": [0.40, 0.45, 0.47]}
+RUNS = made_up_runs(FINALS)
+ESTIMATE = {
+    "mean": 0.123,
+    "n": 3.0,
+    "seed_low": 0.1,
+    "seed_high": 0.15,
+    "image_low": 0.11,
+    "image_high": 0.13,
+}
+NAN = float("nan")
+
+
+def test_an_accuracy_comes_with_both_half_widths_and_its_seeds():
+    assert tables.accuracy_text(ESTIMATE) == "12.3 ± 2.5 (± 1.0, n = 3)"
+    one = ESTIMATE | {"seed_low": NAN, "seed_high": NAN, "n": 1.0}
+    assert tables.accuracy_text(one) == "12.3 (± 1.0, n = 1)"
+    few_labels = ESTIMATE | {"image_low": NAN, "image_high": NAN}
+    assert tables.accuracy_text(few_labels) == "12.3 ± 2.5 (n = 3)"
+
+
+def test_a_difference_comes_with_both_intervals_and_its_sign():
+    text_of = tables.difference_text
+    assert text_of(ESTIMATE) == "+12.3 (seeds +10.0 to +15.0; images +11.0 to +13.0; n = 3)"
+    below = ESTIMATE | {
+        "mean": -0.05,
+        "seed_low": NAN,
+        "seed_high": NAN,
+        "image_low": -0.07,
+        "image_high": 0.01,
+    }
+    assert text_of(below | {"n": 1.0}) == "-5.0 (images -7.0 to +1.0; n = 1)"
+    assert text_of({"mean": NAN, "note": "no seed in common"}) == "no seed in common"
+    assert text_of({"mean": NAN, "note": ""}) == "not run"
+
+
+def test_measured_accuracies_stand_below_the_originals():
+    """Each measure of each run under its own name; t interval of 20, 22, 24: 4.303 * 2 / sqrt(3) = 5.0."""
+    table = tables.accuracies(RUNS, None)
+    assert list(table.columns) == [tables.MEASURE_TITLES[measure] for measure in CURVES]
+    original = table.loc[("ResNet-18, 2 views", "the original")]
+    assert list(original) == ["18.0", "20.0", "12.0", "19.0"]
+    measured = table.loc[("ResNet-18, 2 views", "measured")]
+    assert [cell.split()[0] for cell in measured] == ["22.0", "28.0", "17.0", "25.5"]
+    assert measured.iloc[0].startswith("22.0 ± 5.0 (± ")
+    assert set(table.loc[("ResNet-34, 2 views", "the original")]) == {"no number"}
+    assert list(table.loc[("ResNet-34, 8 views", "the original")]) == ["30.0", "32.0", "19.0", "24.0"]
+    assert table.loc[("ResNet-34, 8 views", "measured")].iloc[0].startswith("44.0 ± ")
+    assert set(table.loc[("ResNet-18, supervised", "measured")]) == {"not run"}
+
+
+def test_baselines_stand_below_the_runs():
+    """Raw pixels, and the initial weights of each of the two networks: 10 % for k-NN on training classes."""
+    table = tables.accuracies(RUNS, made_up_predictions(0.31)).xs("measured", level=1)
+    assert list(table.loc["Raw pixels"]) == ["31.0", "37.0", "26.0", "34.5"]
+    networks = [name for name in table.index if name.startswith("Random")]
+    assert networks == [f"Random initialisation: depth {d}" for d in ("18, stem conv3", "34, stem conv7")]
+    assert list(table.loc[networks[1]]) == ["10.0", "16.0", "5.0", "13.5"]
+
+
+def test_seen_and_unseen_classes_are_compared_on_equal_terms():
+    """In folds on unseen classes, and with as few labels on training classes; see made_up for the numbers."""
+    row = tables.equal_terms(RUNS).loc["ResNet-18, 2 views"]
+    assert {name: cell.split()[0] for name, cell in row.items()} == {
+        "k-NN, unseen classes, in folds": "18.0",
+        "linear, unseen classes, in folds": "24.0",
+        "k-NN, training classes, few labels": "20.0",
+        "linear, training classes, few labels": "26.5",
+    }
+
+
+def test_a_comparison_says_how_each_run_differs_and_what_it_cost():
+    """Two views of ResNet-34 against eight: 15, 18 and 15 points below for as many steps."""
+    runs = made_up_runs({"views8": FINALS["views8"], "resnet34_long": FINALS["resnet34"]})
+    table = tables.comparison(runs, compare(runs, "equal_steps", [KNN], 0.02, SPECS))
+    eight, two, missing = (table.loc[SPECS.title(name)] for name in SPECS.members("equal_steps"))
+    assert (eight["Relation"], eight["Difference (points)"]) == ("reference", "")
+    assert two["Difference (points)"].startswith("-16.0 (seeds ")
+    assert two["Relation"] == "lower"
+    assert (two["linear (%)"], two["unseen, in folds (%)"], two["initial (%)"]) == ("34.0", "24.0", "10.0")
+    for cost in ("Steps", "Views forwarded", "MACs of training (G)"):
+        assert eight[cost] == two[cost] != ""
+    assert (eight["Epochs"], two["Epochs"]) == ("4", "16")
+    assert missing.iloc[0] == "not run"
+    assert missing["Difference (points)"].startswith("not run: resnet34_long_epochs")
+
+
+def test_differences_name_both_sides_and_the_measure():
+    compared = compare(RUNS, "original", CURVES, 0.02, SPECS, reference="resnet34")
+    table = tables.differences(compared)
+    rows = table.loc["ResNet-34, 8 views − ResNet-34, 2 views"]
+    assert list(rows["Accuracy (%)"]) == [tables.MEASURE_TITLES[measure] for measure in CURVES]
+    assert rows["Points"].iloc[0].startswith("+16.0 (")
+    assert set(rows["Relation"]) == {"higher"}
+    assert table.loc["ResNet-18, 2 views − ResNet-34, 2 views", "Points"].iloc[0].startswith("-6.0 (")
+
+
+def test_a_verdict_has_a_line_and_its_numbers_another():
+    judged = verdicts(RUNS, made_up_predictions(0.31), PROFILE.claims, SPECS)
+    table = tables.verdicts(judged)
+    assert list(table.index) == list("ABCDE")
+    assert list(table.loc["C", ["As it compared", "Verdict"]]) == ["supported", "not tested"]
+    numbers = tables.differences(verdicts_table(judged)).reset_index()
+    of_c = numbers[numbers["claim"] == "C"].set_index("compared")
+    assert of_c.loc["as reported", "Difference of"] == "ResNet-34, 8 views − ResNet-34, 2 views"
+    assert of_c.loc["as reported", "Points"].startswith("+16.0 (")
+    assert of_c.loc["controlled", "Points"] == "not run: resnet34_long"
+    assert list(of_c["Outcome"]) == ["supported", "not tested"]
+    of_b = numbers[(numbers["claim"] == "B") & (numbers["compared"] == "as reported")]
+    assert of_b["Difference of"].item() == "ResNet-34, 8 views since epoch 3"
+    of_e = set(numbers.loc[numbers["claim"] == "E", "Difference of"])
+    assert of_e == {f"ResNet-34, 8 views − {name}" for name in ("raw pixels", "random initialisation")}
+
+
+def test_a_plateau_is_read_over_the_last_quarter():
+    """From 10 to 22 % in four epochs, of which the last adds a tenth of the way."""
+    table = tables.plateau(RUNS, ORIGINAL, PROFILE.claims)
+    row = table[table["Run"] == "ResNet-18, 2 views"].iloc[0]
+    assert list(row.iloc[3:]) == [10.0, 3, 20.8, 22.0, 1.2]
+    said = text.plateau(RUNS, ORIGINAL, PROFILE.claims).data
+    assert "less than 1.0 points over the last 25 % of its epochs" in said
+    assert "The last learning rate was 2% of the peak" in said
+
+
+def test_other_probes_are_shown_for_each_run_and_kind_of_class():
+    """Trained and initial weights, training and unseen classes differ; means over the seeds."""
+    of_id, of_ood = (tables.sweep(RUNS, task) for task in ("id", "ood"))
+    assert list(of_id.columns) == ["random initialisation", *(SPECS.title(name) for name in FINALS)]
+    assert list(of_id.iloc[0]) == [15.0, 27.0, 33.0, 49.0]
+    assert list(of_ood.iloc[0]) == [10.0, 22.0, 28.0, 44.0]
+    assert list(of_id.iloc[1]) == [22.0, 34.0, 40.0, 56.0]
+    assert of_id.index[0] == ("fc", False, "knn", "5")
+
+
+def test_confusion_has_the_class_in_rows():
+    """Made-up errors go to the next class or the third after it, never back."""
+    table = tables.confusion(RUNS["views8"])
+    names = RUNS["views8"][0].class_names(KNN)
+    for (row, column), value in table.stack().items():
+        ahead = (names.index(column) - names.index(row)) % 10
+        assert (value > 0) == (ahead in (0, 3 if names.index(row) % 2 else 1))
+
+
+def test_yours_agree_with_the_published_where_intervals_overlap():
+    near = {"baseline": [0.21, 0.22, 0.25]}
+    far = {"views8": [0.101, 0.102, 0.103]}
+    table = tables.beside_published(RUNS, made_up_runs(near | far))
+    assert list(table["Run"].unique()) == ["ResNet-18, 2 views", "ResNet-34, 8 views"]
+    by_run = table[table[tables.ACCURACY] == tables.MEASURE_TITLES[KNN]].set_index("Run")
+    assert list(by_run["agree"]) == ["yes", "no"]
+    assert by_run["published"].str.startswith(("22.0", "44.0")).all()
+    assert by_run["yours"].str.startswith(("22.7", "10.2")).all()
+    assert list(by_run.iloc[:, 3]) == ["+0.7", "-33.8"]
+
+
+def test_settings_are_those_that_depart_from_the_originals():
+    table = tables.settings(RUNS, ORIGINAL)
+    assert list(table.loc["training.epochs"]) == ["50", "4", "4", "4"]
+    assert list(table.loc["training.learning_rate"]) == ["0.6", "0.1", "0.1", "0.1"]
+    assert list(table.loc["depth"]) == ["", "18", "34", "34"]
+    assert "training.temperature" not in table.index
+    assert "training.image_fraction" not in table.index
+
+
+def test_images_and_cost_are_told():
+    facts = tables.data_facts(RUNS)
+    assert "synthetic" in facts.index.name
+    assert list(facts.loc["training classes"]) == [10, 200, 1000, 20.0, "10.0 %"]
+    assert list(facts.loc["unseen classes"]) == [8, 400, 400, 50.0, "12.5 %"]
+    assert "photographs" in tables.data_facts(made_up_runs({"baseline": [0.2]}, synthetic=False)).index.name
+    cost = tables.cost(RUNS, ORIGINAL).loc["ResNet-34, 8 views"]
+    assert list(cost[["Parameters (M)", "Steps", "Views forwarded", "CPU time (s)"]]) == [
+        "10.20",
+        "64",
+        "6,400",
+        "127",
+    ]
+    mixed = {"sgd": [made_up_run("sgd", 0, 0.3, precision="bfloat16")]} | RUNS
+    assert tables.environment(mixed).loc["precision"].item() == "bfloat16, float32"
+
+
+NOTHING = {
+    "accuracies": lambda: tables.accuracies({}, None),
+    "equal terms": lambda: tables.equal_terms({}),
+    "sweep": lambda: tables.sweep({}, "id"),
+    "plateau": lambda: tables.plateau({}, ORIGINAL, PROFILE.claims),
+    "confusion": lambda: tables.confusion([]),
+    "comparison": lambda: tables.comparison({}, compare({}, "dose", [KNN], 0.02, SPECS)),
+    "differences": lambda: tables.differences(compare({}, "dose", [KNN], 0.02, SPECS)),
+    "findings": lambda: tables.differences(verdicts_table(verdicts({}, None, PROFILE.claims, SPECS))),
+    "numbers": lambda: tables.numbers({"slope": None}),
+    "cost": lambda: tables.cost({}, ORIGINAL),
+    "data": lambda: tables.data_facts({}),
+    "environment": lambda: tables.environment({}),
+    "state": lambda: text.state(Results({}, None), ORIGINAL).data,
+    "curves": lambda: text.plateau({}, ORIGINAL, PROFILE.claims).data,
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_what_was_not_run_is_called_so(name):
+    shown = NOTHING[name]()
+    words = shown if isinstance(shown, str) else shown.to_html()
+    assert "not run" in words
+    assert "NaN" not in words
+
+
+def test_the_state_of_results_warns_of_all_that_a_reader_must_know():
+    """Each warning where it is due, and nowhere else."""
+    rising = Results(RUNS, made_up_predictions(0.05))
+    plain = text.state(rising, ORIGINAL).data
+    assert "3 of 4 runs are there, with 3 seed(s) each" in plain
+    assert "Synthetic" in plain
+    assert "none of the runs end below that" in plain
+    assert "probes of all of them converged" in plain
+    for warning in ("n = 1", "computed in", "Below their own", "did not converge", "failed"):
+        assert warning not in plain
+    worse = made_up_runs({"baseline": [0.05], "views8": [0.4, 0.5]}, synthetic=False)
+    worse["views8"][0].environment["precision"] = "bfloat16"
+    worse["views8"][1].summary["linear_converged"] = False
+    said = text.state(Results(worse, made_up_predictions(0.3)), ORIGINAL, {"resnet34, seed0": "no loss"}).data
+    for warning in (
+        "n = 1 for some",
+        "computed in bfloat16 and float32",
+        "30.0 %; 1 of the runs end below that: ResNet-18, 2 views.",
+        "**Below their own initial weights end: ResNet-18, 2 views.**",
+        "did not converge in: ResNet-34, 8 views, seed 1.",
+        "- resnet34, seed0 failed: no loss",
+    ):
+        assert warning in said
+    assert "Synthetic" not in said
+
+
+def test_limits_that_were_changed_after_the_runs_are_told():
+    assert "stood in the profile when the runs were begun" in text.rules(PROFILE, RUNS).data
+    stricter = PROFILE.model_copy(update={"claims": ClaimsConfig(margin=0.035)})
+    said = text.rules(stricter, RUNS).data
+    assert "beyond 3.5 points" in said
+    assert "changed after the runs**: ResNet-18, 2 views, seed 0;" in said
