@@ -1,10 +1,8 @@
 """The command line: `python -m benchmarks --help`."""
 
 import argparse
-import json
 import os
 import sys
-from pathlib import Path
 
 from benchmarks import guard
 from benchmarks.table import GROUPS, as_text, keep, measure
@@ -14,14 +12,13 @@ from manyviews.runs.schedule import PROCESS_SETTINGS
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"guard, or some of: {', '.join(GROUPS)}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds, default 5")
     parser.add_argument("--readme", action="store_true", help="keep the results; write README.md's table")
     options = parser.parse_args()
+    if "guard" in options.cases and (len(options.cases) > 1 or options.readme):
+        parser.error("guard stands alone: it measures nothing that could be kept")
     if options.repeats < 1:
         parser.error(f"--repeats takes a whole number from 1, not {options.repeats}")
-    if "guard" in options.cases and (len(options.cases) > 1 or options.json or options.readme):
-        parser.error("guard stands alone: it measures nothing that could be kept")
     unknown = set(options.cases) - {"guard", *GROUPS}
     if unknown:
         parser.error(f"unknown case '{min(unknown)}'; choose among: guard, {', '.join(GROUPS)}")
@@ -35,8 +32,6 @@ def main() -> int:
         return guard.check(options.repeats)
     results = measure(options.cases or GROUPS, options.repeats)
     print(as_text(results))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if options.readme:
         keep(results)
     return 0

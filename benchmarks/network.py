@@ -19,11 +19,8 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     device = resolve_device("auto")
     precision = resolve_precision("auto", device)  # of the networks
     products = [product(dtype, device) for dtype in dict.fromkeys((precision, torch.float32))]
-    return [
-        row
-        for network in NETWORKS
-        for row in interleaved(f"network: {network}", "GFLOP/s", [network_alone(network), *products], repeats)
-    ]
+    cases = {f"network: {network}": [network_alone(network), *products] for network in NETWORKS}
+    return [row for case in cases for row in interleaved(case, "GFLOP/s", cases[case], repeats)]
 
 
 def product(dtype: torch.dtype, device: torch.device) -> Contender:

@@ -33,10 +33,9 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     for name, code in STARTS.items():
         seconds = [timed([sys.executable, "-c", code]) for _ in range(repeats)]
         rows.append(row(f"start-up: {name}", "ours", "s", seconds))
+    whole = "run_all.sh --profile smoke"
     phases = [smoke() for _ in range(repeats)]
-    for phase in phases[0]:
-        rows.append(row("run_all.sh --profile smoke", phase, "s", [seconds[phase] for seconds in phases]))
-    return rows
+    return rows + [row(whole, name, "s", [seconds[name] for seconds in phases]) for name in phases[0]]
 
 
 def timed(command: list[str], **variables: str) -> float:

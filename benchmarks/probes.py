@@ -1,14 +1,9 @@
 """The probes against scikit-learn, on features of Tiny-ImageNet photographs.
 
-The first call trains a network for some minutes and keeps its features. Both sides get the same float32
-features and the same number of threads.
+A network is trained for some minutes first. Both sides get the same float32 features and number of threads.
 """
 
-import hashlib
-import os
-import tempfile
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +15,6 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from benchmarks.timing import Contender, Timed, interleaved
-from manyviews.config.files import replacing
 from manyviews.config.schema import DataConfig
 from manyviews.data.dataset import load_dataset
 from manyviews.probes.features import extract_features
@@ -38,16 +32,11 @@ NEIGHBOURS = 5
 MAX_ITER = 100_000  # more than any of our fits needs
 ORIGINALS_STEPS = 1000  # of scikit-learn's solver
 LARGE = 10_000  # fitted images, from which on a linear fit is timed once
-
 Sample = dict[str, Tensor]  # fit (N, 1000), fit_labels (N,), queries (M, 1000), query_labels (M,)
 
 
 def measure(repeats: int) -> list[dict[str, Any]]:
-    """Seconds of k-NN and linear probes, ours first in each case.
-
-    Args:
-        repeats: of each measurement but the linear fits to many images, which are done once.
-    """
+    """Seconds of k-NN and linear probes, ours first; linear fits to many images are done once."""
     rows = []
     for backbone, sizes in (("trained", SIZES), ("random", SIZES[:1])):
         features = load(backbone)
@@ -60,33 +49,15 @@ def measure(repeats: int) -> list[dict[str, Any]]:
 
 
 def load(backbone: str) -> Sample:
-    """Features of the 50,000 training and 5,000 validation photographs, made on the first call.
-
-    They are kept in $MANYVIEWS_BENCHMARK_CACHE, or among the temporary files.
-
-    Args:
-        backbone: "trained", by 392 steps of SimCLR, or "random", as initialised.
-    """
-    default = Path(tempfile.gettempdir()) / "manyviews-benchmarks"
-    recipe = hashlib.sha256(repr((DATA, NETWORK, RECIPE)).encode()).hexdigest()[:12]
-    folder = Path(os.environ.get("MANYVIEWS_BENCHMARK_CACHE") or default) / recipe
-    path = folder / f"features-{backbone}.npz"
-    if not path.exists():
-        dataset, model = load_dataset(DATA), make_simclr(**NETWORK)
-        images = dataset.train.as_tensor()
-        if backbone == "trained":
-            folder.mkdir(parents=True, exist_ok=True)
-            Trainer(model, images, RECIPE, checkpoint=folder / "checkpoint.pt").run()
-        made = {
-            "fit": extract_features(model.backbone, images)["fc"].numpy(),
-            "fit_labels": dataset.train.labels,
-            "queries": extract_features(model.backbone, dataset.val.as_tensor())["fc"].numpy(),
-            "query_labels": dataset.val.labels,
-        }
-        with replacing(path) as new, new.open("wb") as file:
-            np.savez(file, **made)
-    with np.load(path) as file:
-        return {name: torch.from_numpy(file[name]) for name in file.files}
+    """Features of the 50,000 training and 5,000 validation photographs; backbone "trained" or "random"."""
+    dataset, model = load_dataset(DATA), make_simclr(**NETWORK)
+    if backbone == "trained":
+        Trainer(model, dataset.train.as_tensor(), RECIPE).run()
+    sample = {}
+    for name, split in (("fit", dataset.train), ("queries", dataset.val)):
+        sample[name] = extract_features(model.backbone, split.as_tensor())["fc"]
+        sample["fit_labels" if name == "fit" else "query_labels"] = torch.from_numpy(split.labels)
+    return sample
 
 
 def take(features: Sample, classes: int, per_class: int) -> Sample:

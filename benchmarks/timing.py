@@ -10,17 +10,11 @@ from tqdm import tqdm
 
 
 class Contender(NamedTuple):
-    """One way to do the work of a case.
-
-    Args:
-        name: who does it.
-        measure: does it and gives its measure, in the unit of the case.
-        note: what a reader of the number must know.
-    """
+    """One way to do the work of a case."""
 
     name: str
-    measure: Callable[[], float]
-    note: str = ""
+    measure: Callable[[], float]  # does it and gives its measure, in the unit of the case
+    note: str = ""  # what a reader of the number must know
 
 
 def rate(work: Callable[[], Any], amount: float, least: float = 0) -> Callable[[], float]:
@@ -81,11 +75,6 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def times_as_fast(first: Sequence[float], other: Sequence[float], unit: str) -> dict[str, Any]:
-    """How many times as fast the first of a case is, round by round: what disturbs a round disturbs both.
-
-    Args:
-        first, other: their values in the same rounds.
-        unit: a rate, or seconds.
-    """
+    """How many times as fast the first of a case is, round by round: what disturbs a round disturbs both."""
     pairs = zip(other, first, strict=True) if unit == "s" else zip(first, other, strict=True)
     return {"times": spread([a / b for a, b in pairs])}

@@ -1,6 +1,6 @@
 """Training from images in memory to updated weights: ours, lightly's recipe, and the original's with PIL."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from typing import Any, NamedTuple
 from unittest import mock
@@ -10,7 +10,7 @@ import torch
 import torchvision.transforms as transforms
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from benchmarks.timing import Contender, interleaved, rate
 from manyviews.simclr import train
@@ -54,19 +54,15 @@ NETWORKS = (
 
 
 def measure(repeats: int) -> list[dict[str, Any]]:
-    """Views per second, end to end, and of our network alone."""
-    return [row for network in NETWORKS for row in rows(network, repeats)]
-
-
-def rows(network: Network, repeats: int) -> list[dict[str, Any]]:
-    """One case: the same network, batch and temperature for all."""
-    device = resolve_device("auto")
-    # Other recipes wait for the first batch of their workers: each has several.
-    network = network._replace(steps=max(network.steps, torch.get_num_threads()))
-    images = random_images(network)
-    contenders = ours(network, images)
-    contenders += [lightly_recipe(network, images, device), pil_recipe(network, images, device)]
-    return interleaved(f"training: {network}", "views/s", contenders, repeats)
+    """Views per second, end to end, and of our network alone; network, batch and temperature are the same."""
+    device, rows = resolve_device("auto"), []
+    for network in NETWORKS:
+        # Other recipes wait for the first batch of their workers: each has several.
+        network = network._replace(steps=max(network.steps, torch.get_num_threads()))
+        images = random_images(network)
+        others = [recipe(network, images, device) for recipe in (lightly_recipe, pil_recipe)]
+        rows += interleaved(f"training: {network}", "views/s", ours(network, images) + others, repeats)
+    return rows
 
 
 def random_images(network: Network) -> Tensor:
@@ -86,7 +82,7 @@ def ours(network: Network, images: Tensor) -> list[Contender]:
     device = resolve_device("auto")
     precision = resolve_precision("auto", device)
     trainer = Trainer(make_model(network, device), images, RECIPE, precision=precision)
-    batches = endless(trainer)
+    batches = (batch for epoch in count() for batch in trainer.sampler.epoch(epoch, device))
     indices = torch.arange(2 * BATCH) % BATCH
     ready = make_views(
         trainer.images, indices, torch.zeros_like(indices), 0,
@@ -109,31 +105,15 @@ def ours(network: Network, images: Tensor) -> list[Contender]:
     ]
 
 
-def endless(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of all epochs there could be."""
-    for epoch in count():
-        yield from trainer.sampler.epoch(epoch, trainer.device)
-
-
-class Pairs(Dataset):
-    """Two views of each image, made by a transform of a PIL image to two tensors."""
-
-    def __init__(self, images: Tensor, transform: Callable[[Image.Image], list[Tensor]]):
-        self.images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> list[Tensor]:
-        return self.transform(self.images[index])
-
-
 def data_loader(images: Tensor, transform: Callable[[Image.Image], list[Tensor]]) -> DataLoader:
-    """As many workers as cores. They live on between measurements, so their start is not counted."""
-    settings = {"shuffle": True, "drop_last": True, "persistent_workers": True}
-    workers, pin = torch.get_num_threads(), torch.cuda.is_available()
-    return DataLoader(Pairs(images, transform), BATCH, num_workers=workers, pin_memory=pin, **settings)
+    """Batches of two views of each image. The workers, one a core, live on: their start is not counted."""
+    opened = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
+    settings = {"num_workers": torch.get_num_threads(), "persistent_workers": True, "shuffle": True}
+
+    def views(batch: list[Image.Image]) -> list[Tensor]:
+        return [torch.stack(view) for view in zip(*map(transform, batch), strict=True)]
+
+    return DataLoader(opened, BATCH, collate_fn=views, pin_memory=torch.cuda.is_available(), **settings)
 
 
 def lightly_recipe(network: Network, images: Tensor, device: torch.device) -> Contender:
@@ -160,15 +140,10 @@ def pil_transform(size: int) -> Callable[[Image.Image], Tensor]:
     """The original's transform of one image to one view."""
     jitter = transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)
     blur = transforms.GaussianBlur(3 if size <= 32 else 5, (0.1, 2.0))
+    crop, flip = transforms.RandomResizedCrop(size, (0.2, 1.0)), transforms.RandomHorizontalFlip()
+    colour = [transforms.RandomApply([jitter], 0.8), transforms.RandomGrayscale(0.2)]
     return transforms.Compose(
-        [
-            transforms.RandomResizedCrop(size, (0.2, 1.0)),
-            transforms.RandomHorizontalFlip(),
-            transforms.RandomApply([jitter], 0.8),
-            transforms.RandomGrayscale(0.2),
-            transforms.RandomApply([blur], 0.5),
-            transforms.ToTensor(),
-        ]
+        [crop, flip, *colour, transforms.RandomApply([blur], 0.5), transforms.ToTensor()]
     )
 
 

@@ -17,26 +17,20 @@ from manyviews.simclr.views import ViewStrengths, make_views
 
 DEVICE, THREADS = "cpu", 1
 N = 256  # images of a batch, each of which gives a view
-AS_BATCH, ONE_BY_ONE = "as a batch", "image by image"
 LEAST = 0.5  # seconds of one measurement
 
 
 def measure(repeats: int) -> list[dict[str, Any]]:
     """Views per second of the original's transform at three sizes, all on one core."""
-    return [row for size in (16, 32, 64) for row in rows(size, repeats)]
-
-
-def rows(size: int, repeats: int) -> list[dict[str, Any]]:
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (N, 3, size, size), dtype=np.uint8))
-    lightly = SimCLRViewTransform(size, cj_strength=0.5, min_scale=0.2)
-    contenders = [
-        ours(images, size),
-        one_by_one("torchvision, PIL", pil_transform(size), images),
-        one_by_one("lightly", lightly, images),
-    ]
-    if find_spec("kornia"):
-        contenders.append(kornia_batch(images, size))
-    return interleaved(f"views: {size} px, one core", "views/s", contenders, repeats)
+    rows, rng = [], np.random.default_rng(0)
+    for size in (16, 32, 64):
+        images = torch.from_numpy(rng.integers(0, 256, (N, 3, size, size), dtype=np.uint8))
+        lightly = SimCLRViewTransform(size, cj_strength=0.5, min_scale=0.2)
+        contenders = [ours(images, size), one_by_one("torchvision, PIL", pil_transform(size), images)]
+        contenders.append(one_by_one("lightly", lightly, images))
+        contenders += [kornia_batch(images, size)] if find_spec("kornia") else []
+        rows += interleaved(f"views: {size} px, one core", "views/s", contenders, repeats)
+    return rows
 
 
 def ours(images: Tensor, size: int) -> Contender:
@@ -45,13 +39,14 @@ def ours(images: Tensor, size: int) -> Contender:
     def batch() -> Tensor:
         return make_views(images, indices, indices % 2, next(epochs), seed=0, size=size, strengths=strengths)
 
-    return Contender("ours", rate(batch, N, LEAST), AS_BATCH)
+    return Contender("ours", rate(batch, N, LEAST), "as a batch")
 
 
 def one_by_one(name: str, view: Callable[[Any], Tensor], images: Tensor) -> Contender:
     """A transform of single PIL images, as in the workers of a DataLoader."""
     opened = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
-    return Contender(name, rate(lambda: torch.stack([view(image) for image in opened]), N, LEAST), ONE_BY_ONE)
+    work = rate(lambda: torch.stack([view(image) for image in opened]), N, LEAST)
+    return Contender(name, work, "image by image")
 
 
 def kornia_batch(images: Tensor, size: int) -> Contender:
@@ -66,4 +61,4 @@ def kornia_batch(images: Tensor, size: int) -> Contender:
         K.RandomGaussianBlur((kernel, kernel), (0.1, 2.0), p=0.5),
         same_on_batch=False,
     )
-    return Contender("kornia", rate(lambda: views(images.float() / 255), N, LEAST), AS_BATCH)
+    return Contender("kornia", rate(lambda: views(images.float() / 255), N, LEAST), "as a batch")

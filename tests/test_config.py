@@ -4,7 +4,6 @@ import re
 from dataclasses import fields
 
 import pytest
-from pydantic import ValidationError
 
 from manyviews.config import paths
 from manyviews.config.files import read_json, replacing, write_json
@@ -18,7 +17,6 @@ from manyviews.config.runs import notebook_config
 from manyviews.config.schema import (
     ConfigError,
     NetworkConfig,
-    Profile,
     RunConfig,
     TrainingConfig,
     ViewConfig,
@@ -116,28 +114,6 @@ def test_every_profile_is_valid(name):
 def test_a_mistake_is_named_with_the_fix(change, message):
     with pytest.raises(ConfigError, match=message):
         RunConfig(**EXPERIMENT | PAPER | change)
-
-
-def test_all_mistakes_are_named_at_once():
-    with pytest.raises(ConfigError) as error:
-        RunConfig(**EXPERIMENT | PAPER | {"depth": 50, "n_views": 3})
-    assert len(str(error.value).splitlines()) == 2
-
-
-@pytest.mark.parametrize(
-    ("batch_size", "views_per_batch", "images"), [(256, 2, 256), (256, 4, 128), (256, 8, 64), (6, 3, 4)]
-)
-def test_a_batch_keeps_its_number_of_views(batch_size, views_per_batch, images):
-    """More views of an image in a batch are compared at an equal batch of views."""
-    training = Recipe(batch_size=batch_size, views_per_batch=views_per_batch)
-    assert training.images_per_batch == images
-    assert images * views_per_batch == 2 * batch_size
-
-
-def test_a_configuration_cannot_be_changed():
-    run = RunConfig(**EXPERIMENT, **PAPER)
-    with pytest.raises(ValidationError, match="frozen"):
-        run.training.epochs = 1
 
 
 def test_the_recipe_leaves_out_what_cannot_change_numbers():
@@ -285,7 +261,3 @@ def test_results_and_data_go_where_they_are_sent(tmp_path, monkeypatch):
     monkeypatch.delenv("MANYVIEWS_RESULTS")
     assert paths.run_folder("demo", "views8", 2) == paths.ROOT / "results/demo/views8/seed2"
     assert paths.published_root() == paths.ROOT / "results/published"
-
-
-def test_a_profile_knows_nothing_of_single_runs():
-    assert Profile.model_fields.keys().isdisjoint({"run", "depth", "stem", "n_views", "seed", "objective"})

@@ -4,7 +4,6 @@ import re
 from dataclasses import fields
 
 import pytest
-import yaml
 
 from manyviews.config import runs
 from manyviews.config.profiles import load_profile, profile_names
@@ -62,12 +61,6 @@ def test_the_originals_runs_are_runs_like_the_others():
     }
 
 
-def test_in_paper_the_originals_runs_have_the_originals_recipe():
-    training = configure("views8", load_profile("paper"), 42).training
-    assert (training.epochs, training.learning_rate, training.temperature) == (50, 0.6, 0.5)
-    assert training.schedule_per == "epoch"
-
-
 def test_one_line_adds_a_run_to_its_comparisons(tmp_path):
     experiment = "depth: 18, stem: conv3, n_views: 2, training: {temperature: 1}"
     line = f"  temperature_1: {{title: hot, comparisons: [optimiser, cost], {experiment}}}"
@@ -103,14 +96,6 @@ def test_two_views_for_four_times_the_epochs_get_the_schedule_of_eight_views():
     few, many = configure("resnet34_long", shared, 0), configure("views8", shared, 0)
     # Steps an epoch: 2,000 images in batches of 64, one pass and four.
     assert rates(few, 32) == rates(many, 128)
-
-
-def test_lengths_take_warm_up_and_curve_along():
-    shared = load_profile("demo")
-    one, eight = configure("baseline", shared, 0), configure("length_8", shared, 0)
-    assert eight.training.epochs == 8 * one.training.epochs
-    assert eight.training.warmup_epochs == 8 * one.training.warmup_epochs
-    assert eight.evaluation.every_epochs == 8 * one.evaluation.every_epochs
 
 
 def test_runs_that_leave_a_constant_rate_are_its_branches():
@@ -202,11 +187,3 @@ def test_a_mistake_in_the_file_is_named(tmp_path, change, message):
     assert change[0] in TEXT
     with pytest.raises(ConfigError, match=rf"(?s)runs\.yaml: .*{re.escape(message)}"):
         read(tmp_path, TEXT.replace(*change, 1))
-
-
-def test_each_run_is_one_line():
-    lines = TEXT.split("\nruns:\n")[1].splitlines()
-    assert sum(line.startswith("  ") and not line.strip().startswith("#") for line in lines) == len(
-        SPECS.runs
-    )
-    assert yaml.safe_load(TEXT)["runs"].keys() == SPECS.runs.keys()

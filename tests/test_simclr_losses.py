@@ -46,48 +46,6 @@ def test_equals_lightly_in_value_and_gradient(temperature):
     torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-@pytest.mark.parametrize("n", [1, 2, 256])
-def test_equal_rows_give_log_of_the_number_of_candidates(n):
-    assert nt_xent(torch.ones(2 * n, 8), 0.5).item() == pytest.approx(math.log(2 * n - 1), abs=1e-5)
-
-
-def test_does_not_change_when_images_are_permuted():
-    z = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
-    order = torch.randperm(10, generator=torch.Generator().manual_seed(2))
-    permuted = torch.cat([z[:10][order], z[10:][order]])
-    torch.testing.assert_close(nt_xent(permuted, 0.5), nt_xent(z, 0.5))
-
-
-def test_does_not_change_with_the_length_of_projections():
-    z = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(nt_xent(1000 * z, 0.5), nt_xent(z, 0.5))
-
-
-def test_is_computed_in_float32_from_bfloat16_projections():
-    z = torch.randn(20, 4, generator=torch.Generator().manual_seed(1)).bfloat16()
-    torch.testing.assert_close(nt_xent(z, 0.1), nt_xent(z.float(), 0.1))
-
-
-def test_looks_for_the_pairs():
-    """Views of an image alike, images apart: the loss nearly vanishes, unless pairs are exchanged."""
-    z = torch.eye(8).repeat(2, 1)
-    assert nt_xent(z, 0.05) < 1e-4
-    exchanged = torch.cat([z[:8], z[8:].roll(1, 0)])
-    assert nt_xent(exchanged, 0.05) > 10
-
-
-@pytest.mark.parametrize("shape", [(3, 4), (0, 4), (4,), (2, 2, 2)])
-def test_refuses_what_is_not_pairs(shape):
-    with pytest.raises(ValueError, match="2 rows for each image"):
-        nt_xent(torch.ones(shape), 0.5)
-
-
-@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
-def test_refuses_a_temperature_that_is_not_positive(temperature):
-    with pytest.raises(ValueError, match="temperature"):
-        nt_xent(torch.ones(4, 4), temperature)
-
-
 def projections(n_views: int, n_images: int) -> torch.Tensor:
     return torch.randn(n_views * n_images, 5, generator=torch.Generator().manual_seed(n_images)).double()
 
@@ -159,18 +117,14 @@ def test_pairs_are_the_mean_of_lightlys_loss_over_all_pairs_of_views(temperature
 
 
 @pytest.mark.parametrize(
-    ("definition", "nats", "closed_form"),
-    [
-        ("pairs", 6.236, math.log(2 * 256 - 1)),
-        ("outside", 7.624, math.log(8 * 256 - 1)),
-        ("inside", 5.678, math.log((8 * 256 - 1) / (8 - 1))),
-    ],
+    ("definition", "closed_form"),
+    [("pairs", 2 * 256 - 1), ("outside", 8 * 256 - 1), ("inside", (8 * 256 - 1) / (8 - 1))],
 )
-def test_equal_rows_of_many_views_give_the_closed_forms(definition, nats, closed_form):
-    """Collapsed embeddings of 256 images with 8 views."""
+def test_equal_rows_give_the_closed_forms(definition, closed_form):
+    """Collapsed projections of 256 images with 8 views, and with 2 views in all definitions log(2N - 1)."""
     loss = multi_view_nt_xent(torch.ones(8 * 256, 8), 8, 0.5, definition).item()
-    assert loss == pytest.approx(closed_form, abs=1e-5)
-    assert loss == pytest.approx(nats, abs=5e-4)
+    assert loss == pytest.approx(math.log(closed_form), abs=1e-5)
+    assert nt_xent(torch.ones(2 * 256, 8), 0.5).item() == pytest.approx(math.log(511), abs=1e-5)
 
 
 @pytest.mark.parametrize("definition", DEFINITIONS)
@@ -184,14 +138,6 @@ def test_does_not_change_when_images_or_views_are_permuted(definition):
     assert abs(multi_view_nt_xent(mixed.flatten(0, 1), 4, 0.5, definition) - loss) > 0.01
 
 
-@pytest.mark.parametrize("temperature", [0.05, 0.5, 5.0])
-def test_inside_is_below_outside_by_log_of_the_positives_or_more(temperature):
-    """Jensen's inequality, Khosla et al. 2020, section 3.2.2: L_in <= L_out. L_in is ours + log(V - 1)."""
-    z = projections(6, 10)
-    inside, outside = (multi_view_nt_xent(z, 6, temperature, name) for name in ("inside", "outside"))
-    assert inside + math.log(5) < outside
-
-
 @pytest.mark.parametrize("definition", DEFINITIONS)
 def test_many_views_are_compared_in_float32_from_bfloat16_projections(definition):
     z = projections(4, 6).bfloat16()
@@ -200,29 +146,24 @@ def test_many_views_are_compared_in_float32_from_bfloat16_projections(definition
 
 
 @pytest.mark.parametrize(
-    ("n_rows", "n_views", "definition", "message"),
+    ("n_rows", "n_views", "temperature", "definition", "message"),
     [
-        (8, 3, "pairs", "3 rows for each image, not .8, 4"),
-        (0, 4, "pairs", "4 rows for each image"),
-        (8, 1, "pairs", "n_views must be at least 2, not 1"),
-        (8, 4, "between", "definition must be 'pairs', 'outside' or 'inside', not 'between'"),
+        (8, 3, 0.5, "pairs", "3 rows for each image, not .8, 4"),
+        (0, 4, 0.5, "pairs", "4 rows for each image"),
+        (8, 1, 0.5, "pairs", "n_views must be at least 2, not 1"),
+        (8, 4, 0.0, "pairs", "temperature must be positive, not 0.0"),
+        (8, 4, math.nan, "inside", "temperature must be positive, not nan"),
+        (8, 4, 0.5, "between", "definition must be 'pairs', 'outside' or 'inside', not 'between'"),
     ],
 )
-def test_refuses_what_is_not_many_views(n_rows, n_views, definition, message):
+def test_refuses_what_makes_no_loss(n_rows, n_views, temperature, definition, message):
     with pytest.raises(ValueError, match=message):
-        multi_view_nt_xent(torch.ones(n_rows, 4), n_views, 0.5, definition)
+        multi_view_nt_xent(torch.ones(n_rows, 4), n_views, temperature, definition)
 
 
-@pytest.mark.parametrize("definition", DEFINITIONS)
-def test_many_views_are_compared_at_the_temperature_that_is_given(definition):
-    """Oracle: the loops over the definition, at two temperatures that are not the default."""
-    z = projections(4, 3)
-    for temperature in (0.07, 1.7):
-        loss = multi_view_nt_xent(z, 4, temperature, definition)
-        torch.testing.assert_close(loss, written_out(z, 4, temperature, definition))
-
-
-@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
-def test_refuses_a_temperature_that_is_not_positive_for_many_views(temperature):
-    with pytest.raises(ValueError, match="temperature must be positive"):
-        multi_view_nt_xent(torch.ones(8, 4), 4, temperature, "pairs")
+@pytest.mark.parametrize(
+    ("shape", "temperature"), [((3, 4), 1), ((0, 4), 1), ((4,), 1), ((2, 2, 2), 1), ((4, 4), 0)]
+)
+def test_refuses_what_makes_no_pairs(shape, temperature):
+    with pytest.raises(ValueError, match="2 rows for each image|temperature must be positive"):
+        nt_xent(torch.ones(shape), temperature)

@@ -23,39 +23,15 @@ SHORT = Recipe(n_views=4, epochs=3, warmup_epochs=1, batch_size=8, learning_rate
 
 # A recipe in which each field is off its default and has an effect on the result.
 STRENGTHS = ViewStrengths(
-    crop_scale=(0.3, 0.8),
-    crop_ratio=(0.5, 1.5),
-    flip_p=0.3,
-    jitter_p=0.7,
-    brightness=0.2,
-    contrast=0.3,
-    saturation=0.5,
-    hue=0.25,
-    grayscale_p=0.4,
-    blur_p=0.6,
-    blur_sigma=(0.3, 1.5),
-    blur_kernel=7,
-)
+    crop_scale=(0.3, 0.8), crop_ratio=(0.5, 1.5), flip_p=0.3, jitter_p=0.7, brightness=0.2, contrast=0.3,
+    saturation=0.5, hue=0.25, grayscale_p=0.4, blur_p=0.6, blur_sigma=(0.3, 1.5), blur_kernel=7,
+)  # fmt: skip
 OFF_DEFAULT = Recipe(
-    n_views=8,
-    views_per_batch=4,
-    multi_view_loss="inside",
-    temperature=0.3,
-    batch_size=6,  # 3 images, each with 4 views
-    joint_forward=True,
-    epochs=3,
-    warmup_epochs=1,
-    schedule="constant",
-    decay_fraction=0.4,
-    schedule_per="step",
-    optimizer="sgd",
-    learning_rate=0.02,
-    weight_decay=0.01,
-    momentum=0.7,
-    view_size=10,
-    frozen=True,
-    strengths=STRENGTHS,
-)
+    n_views=8, views_per_batch=4, multi_view_loss="inside", temperature=0.3, batch_size=6, joint_forward=True,
+    epochs=3, warmup_epochs=1, schedule="constant", decay_fraction=0.4, schedule_per="step",
+    optimizer="sgd", learning_rate=0.02, weight_decay=0.01, momentum=0.7,
+    view_size=10, frozen=True, strengths=STRENGTHS,
+)  # fmt: skip
 # What each field is set to instead: its default, unless that needs more images or time than there are.
 INSTEAD = {"n_views": 4, "epochs": 2, "warmup_epochs": 1.5, "batch_size": 8}
 # Fields that the recipe above hides: `frozen` fixes the epoch of the views; the kind of loss is that of 4 views.
@@ -160,27 +136,6 @@ def test_every_value_of_a_recipe_changes_the_result(off_default, name, value):
     assert not torch.allclose(weights(made.model), off_default, rtol=1e-4, atol=1e-6)
 
 
-def test_the_seed_is_of_the_order_and_of_the_views(monkeypatch):
-    """Two seeds with the same initial weights see other orders and other views, and end elsewhere."""
-    seen, ends = {}, []
-
-    def noted(dataset, images, views, epoch, *, seed, **settings):
-        order.append(images.tolist())
-        seeds.add(seed)
-        return make_views(dataset, images, views, epoch, seed=seed, **settings)
-
-    monkeypatch.setattr(train, "make_views", noted)
-    for seed in (3, 4):
-        order, seeds = [], set()
-        made = trainer(replace(SHORT, epochs=2), seed)
-        made.run()
-        seen[seed] = order
-        assert seeds == {seed}
-        ends.append(weights(made.model))
-    assert seen[3] != seen[4]
-    assert not torch.equal(*ends)
-
-
 class Interrupted(Exception):
     """Stands for a crash."""
 
@@ -198,17 +153,15 @@ def crash_at(monkeypatch, method: str, call: int):
     monkeypatch.setattr(Trainer, method, crashing)
 
 
-# An epoch has 6 steps; with 4 views in a batch 5. Records and checkpoints: one an epoch, a record more at the start.
+# An epoch has 6 steps, with 4 views in a batch 5; and a record and a checkpoint. The first record is of no epoch.
 @pytest.mark.parametrize(
     ("method", "call", "epochs_kept", "changes"),
     [
         ("_record", 0, 0, {}),
         ("_step", 0, 0, {}),
-        ("_step", 4, 0, {}),
         ("_step", 8, 1, {"optimizer": "sgd"}),
         ("_step", 8, 1, {"joint_forward": True, "schedule_per": "step"}),
         ("_step", 8, 1, {"views_per_batch": 4}),
-        ("_step", 12, 2, {}),
         ("_step", 17, 2, {"optimizer": "sgd"}),
         ("_record", 3, 2, {}),
         ("_save_checkpoint", 2, 2, {}),
@@ -231,27 +184,6 @@ def test_a_resumed_training_ends_bit_identical(tmp_path, monkeypatch, method, ca
     assert str(resumed.progress.metrics) == str(whole.progress.metrics)  # nan is not equal to itself
     for name in ("epoch", "steps", "views_forwarded"):
         assert getattr(resumed.progress, name) == getattr(whole.progress, name)
-
-
-def test_bfloat16_and_float32_resume_to_the_same_bits_too(tmp_path):
-    for precision in (torch.bfloat16, torch.float32):
-        model = network(
-            width=16
-        ).float()  # narrower ones are too narrow for oneDNN 3.12, which misreads memory
-        whole = trainer(model=model, precision=precision)
-        whole.run()
-        path = tmp_path / f"{precision}.pt"
-        part = trainer(model=network(width=16).float(), precision=precision, checkpoint=path)
-
-        def stop(progress):
-            raise Interrupted
-
-        with pytest.raises(Interrupted):
-            part.run(stop)
-        resumed = trainer(model=network(width=16).float(), precision=precision, checkpoint=path)
-        assert resumed.progress.epoch == 1
-        resumed.run()
-        assert torch.equal(weights(resumed.model), weights(whole.model))
 
 
 def test_what_follows_an_epoch_is_made_up_for_after_an_interruption(tmp_path):
@@ -308,26 +240,16 @@ def test_a_loss_that_is_no_number_stops_the_training(tmp_path, monkeypatch):
     assert weights(kept.model).isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ("views_per_batch", "definition", "least"),
-    [(2, "outside", 0), (4, "pairs", 0), (4, "outside", math.log(3)), (4, "inside", 0)],
-)
-def test_training_lowers_the_loss(views_per_batch, definition, least):
+@pytest.mark.parametrize(("definition", "least"), [("pairs", 0), ("outside", math.log(3)), ("inside", 0)])
+def test_training_lowers_the_loss(definition, least):
     """Images of one colour each, which views without jitter keep: easy to tell apart.
 
     With three positives outside the logarithm, their probabilities add up to less than 1, and the loss
     cannot fall below log 3.
     """
-    easy = replace(
-        SHORT,
-        epochs=12,
-        temperature=0.2,
-        views_per_batch=views_per_batch,
-        multi_view_loss=definition,
-        strengths=ViewStrengths(jitter_p=0, grayscale_p=0),
-    )
-    images = IMAGES[:, :, :1, :1].expand(-1, -1, 12, 12).contiguous()
-    made = Trainer(network(width=8, projection_norm=True), images, easy)
+    easy = replace(SHORT, epochs=12, temperature=0.2, views_per_batch=4, multi_view_loss=definition)
+    easy = replace(easy, strengths=ViewStrengths(jitter_p=0, grayscale_p=0))
+    made = Trainer(network(width=8, projection_norm=True), IMAGES[:, :, :1, :1].expand(-1, -1, 12, 12), easy)
     made.run()
     assert least < losses(made)[-1] < least + 0.7 * (losses(made)[0] - least)
 
@@ -362,19 +284,6 @@ def test_counts_what_it_does():
     assert [row["views_forwarded"] for row in progress.metrics] == [0, 80, 160, 240]
 
 
-@pytest.mark.parametrize("joint", [False, True])
-def test_more_views_in_a_batch_forward_as_many_in_as_many_steps(monkeypatch, joint):
-    """20 images, 4 views, 20 views a batch: 4 steps an epoch, with 10 images in a batch or with 5."""
-    forward, forwards = SimCLR.forward, []
-    monkeypatch.setattr(SimCLR, "forward", lambda self, x: forwards.append(len(x)) or forward(self, x))
-    for views_per_batch in (2, 4):
-        forwards.clear()
-        recipe = replace(SHORT, batch_size=10, views_per_batch=views_per_batch, joint_forward=joint)
-        progress = trainer(recipe).run()
-        assert (progress.steps, progress.views_forwarded) == (3 * 4, 3 * 4 * 20)
-        assert forwards == ([20] * 12 if joint else [20 // views_per_batch] * views_per_batch * 12)
-
-
 @pytest.mark.parametrize(
     ("epochs", "every", "expected"), [(5, 2, [0, 2, 4, 5]), (4, 2, [0, 2, 4]), (3, 9, [0, 3])]
 )
@@ -403,20 +312,8 @@ def test_what_a_step_is_made_of_reads_nothing_back():
     assert all(p.grad.is_meta for p in model.parameters())
 
 
-@pytest.mark.parametrize("views_per_batch", [2, 4])
-def test_joint_and_separate_forward_differ_in_batch_norm_only(views_per_batch):
-    """In evaluation mode BatchNorm has fixed statistics, and both give the same loss; in training not."""
-    first = {}
-    for joint, mode in itertools.product((False, True), repeat=2):
-        made = trainer(replace(SHORT, joint_forward=joint, views_per_batch=views_per_batch))
-        made.model.train(mode)
-        first[joint, mode] = made._step(*next(made.sampler.epoch(0)), 0.0).item()
-    assert first[True, False] == pytest.approx(first[False, False], rel=1e-9)
-    assert first[True, True] != pytest.approx(first[False, True], rel=1e-5)
-
-
 def test_learning_rate_of_the_original():
-    """Per epoch: linear over 10 epochs to 0.6, then cosine to 0; constant within an epoch. Oracle: torch's."""
+    """Per epoch: linear over 10 epochs to 0.6, then a cosine to 0, torch's; constant within an epoch."""
     rates = [learning_rate(Recipe(), step, 391) for step in range(50 * 391)]
     per_epoch = rates[::391]
     assert all(rates[e * 391] == rates[e * 391 + 390] for e in range(50))
@@ -430,11 +327,11 @@ def test_learning_rate_of_the_original():
 
 
 def test_a_schedule_in_steps_moves_at_each_step():
-    schedule = Recipe(epochs=4, warmup_epochs=1, schedule_per="step", learning_rate=1.0)
-    rates = [learning_rate(schedule, step, 10) for step in range(40)]
-    assert rates[:10] == pytest.approx([0.1 * (s + 1) for s in range(10)])
-    assert rates[10] == 1.0
-    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+    """Its warm-up may end within an epoch."""
+    schedule = Recipe(epochs=2, warmup_epochs=0.25, schedule_per="step", learning_rate=1.0)
+    rates = [learning_rate(schedule, step, 20) for step in range(40)]
+    assert rates[:6] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+    assert all(a > b for a, b in itertools.pairwise(rates[5:]))
     assert 0 < rates[-1] < 0.01
 
 
@@ -450,24 +347,6 @@ def test_a_constant_schedule_falls_in_a_straight_line_over_its_last_part():
         oracle.step()
         line.step()
     assert learning_rate(replace(schedule, decay_fraction=0), 99, 10) == 1.0
-
-
-def test_a_warm_up_may_end_within_an_epoch():
-    schedule = Recipe(epochs=2, warmup_epochs=0.25, schedule_per="step", learning_rate=1.0)
-    rates = [learning_rate(schedule, step, 20) for step in range(40)]
-    assert rates[:6] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
-    assert rates[6] < 1
-
-
-def test_trainings_that_leave_a_constant_rate_share_its_first_steps():
-    """To the bit, so that the short one is a branch of the long one; and the rate is that of the last step."""
-    recipe = replace(SHORT, schedule="constant", schedule_per="step", learning_rate=1e-3)
-    short, long = trainer(recipe), trainer(replace(recipe, epochs=6))
-    short.run()
-    long.run()
-    assert losses(short)[:2] == losses(long)[:2]  # two of three epochs; the last fifth of these falls
-    assert losses(short)[2] != losses(long)[2]
-    assert short.progress.metrics[-1]["learning_rate"] == learning_rate(recipe, 17, 6) < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -490,25 +369,3 @@ def test_a_batch_without_negatives_is_refused_with_a_fix_that_works(
         Trainer(network(), images, recipe)
     if fix := re.search(r"use (\d+)$", message):
         train.check_batches(n_images, replace(recipe, batch_size=int(fix[1])))
-
-
-def test_a_device_is_found_or_refused():
-    assert train.resolve_device("cpu") == torch.device("cpu")
-    with pytest.raises(ValueError, match="device 'cuda:99': this machine has"):
-        train.resolve_device("cuda:99")
-
-
-def test_a_precision_is_as_asked_for_or_what_the_processor_has():
-    cpu = torch.device("cpu")
-    assert train.resolve_precision("float64", cpu) == torch.float64
-    assert train.resolve_precision("auto", cpu) in (torch.bfloat16, torch.float32)
-
-
-def test_training_does_not_depend_on_the_callers_random_state():
-    ends = []
-    for state in (1, 2):
-        torch.manual_seed(state)
-        made = trainer(replace(SHORT, epochs=2))
-        made.run()
-        ends.append(weights(made.model))
-    assert torch.equal(*ends)

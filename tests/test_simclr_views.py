@@ -119,13 +119,6 @@ def test_crops_are_distributed_as_torchvisions(drawn, torchvision_crops, index):
     assert stats.chi2_contingency(table.numpy()).pvalue > P_VALUE
 
 
-def test_crops_lie_within_the_image(drawn):
-    for start, length in ((drawn.top, drawn.height), (drawn.left, drawn.width)):
-        assert (start >= 0).all()
-        assert (length >= 1).all()
-        assert (start + length <= 64).all()
-
-
 def test_a_crop_that_cannot_fit_is_the_largest_central_one():
     """As torchvision's RandomResizedCrop falls back, on an image far wider than any allowed ratio."""
     strengths = ViewStrengths(crop_scale=(1.0, 1.0))
@@ -134,14 +127,6 @@ def test_a_crop_that_cannot_fit_is_the_largest_central_one():
     expected = crop.make_params([torch.zeros(3, 12, 90)])
     for name in ("top", "left", "height", "width"):
         assert (getattr(p, name) == expected[name]).all(), name
-
-
-@pytest.mark.parametrize(
-    ("index", "low", "high"), [(0, 0.6, 1.4), (1, 0.6, 1.4), (2, 0.6, 1.4), (3, -0.1, 0.1)]
-)
-def test_jitter_factors_are_uniform(drawn, index, low, high):
-    """ColorJitter(0.4, 0.4, 0.4, 0.1) draws each factor uniformly from these ranges."""
-    assert stats.kstest(drawn.factors[:, index], "uniform", (low, high - low)).pvalue > P_VALUE
 
 
 def test_strong_jitter_never_inverts_colours():
@@ -155,16 +140,6 @@ def test_all_orders_of_the_colour_operations_are_equally_likely(drawn):
     counts = code.unique(return_counts=True)[1]
     assert len(counts) == math.factorial(4)
     assert stats.chisquare(counts).pvalue > P_VALUE
-
-
-def test_blur_strength_is_uniform(drawn):
-    assert stats.kstest(drawn.sigma, "uniform", (0.1, 1.9)).pvalue > P_VALUE
-
-
-@pytest.mark.parametrize(("name", "p"), [("flip", 0.5), ("jitter", 0.8), ("grayscale", 0.2), ("blur", 0.5)])
-def test_operations_happen_with_the_originals_probabilities(drawn, name, p):
-    happened = int(getattr(drawn, name).sum())
-    assert stats.binomtest(happened, MANY, p).pvalue > P_VALUE
 
 
 def test_random_numbers_are_uniform_and_uncorrelated():
@@ -224,14 +199,6 @@ def test_views_without_any_operation_are_the_images():
     torch.testing.assert_close(views, images / 255, rtol=0, atol=ROUNDING)
 
 
-def test_pixels_stay_between_black_and_white():
-    strong = ViewStrengths(brightness=2, contrast=2, saturation=2, hue=0.5, jitter_p=1)
-    images, numbers = random_images(200, 16, 16), torch.arange(200)
-    views = make_views(images, numbers, numbers, 0, seed=0, size=16, strengths=strong)
-    assert views.min() >= -ROUNDING
-    assert views.max() <= 1 + ROUNDING
-
-
 def test_each_strength_is_that_of_its_own_operation():
     """All off their defaults, no two alike: an operation with the strength of another would lie outside."""
     strengths = ViewStrengths(
@@ -262,13 +229,3 @@ def test_the_blur_has_as_many_taps_as_asked_for(kernel, size, taps):
     index = torch.zeros(1).long()
     (view,) = make_views(image, index, index, 0, seed=0, size=size, strengths=strengths)
     assert int((view[0] > 1e-4).sum()) == taps**2
-
-
-def test_colours_keep_their_channels():
-    """A red image stays red without jitter, in the order red, green, blue; its luma is torchvision's."""
-    strengths = ViewStrengths(jitter_p=0, grayscale_p=0)
-    image = torch.tensor([200, 100, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 16, 16)
-    index = torch.zeros(9).long()
-    views = make_views(image, index, torch.arange(9), 0, seed=0, size=16, strengths=strengths)
-    expected = (image / 255).expand(9, 3, 16, 16)
-    torch.testing.assert_close(views, expected, rtol=0, atol=ROUNDING)
