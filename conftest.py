@@ -19,6 +19,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Send what tests write to a temporary folder; the kernels of notebooks inherit the variable."""
     config.manyviews_results = tempfile.mkdtemp(prefix="manyviews-results-")
     os.environ["MANYVIEWS_RESULTS"] = config.manyviews_results
+    # One thread: two of small networks wait for each other, and round sums in another order.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

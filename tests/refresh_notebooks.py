@@ -15,7 +15,7 @@ from manyviews.report.pages import clean
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as results:
-        os.environ["MANYVIEWS_RESULTS"] = results
+        os.environ |= {"MANYVIEWS_RESULTS": results, "OMP_NUM_THREADS": "1"}  # as conftest.py has it
         for notebook in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
             print(notebook.stem, flush=True)
             executed = papermill.execute_notebook(

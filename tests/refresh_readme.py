@@ -28,7 +28,7 @@ def results_text() -> str:
             f"### {heading}",
             text.state(results, specs.of_study(ORIGINAL)).data,
             tables.accuracies(results.runs, results.raw_pixels).reset_index().to_markdown(index=False),
-            "After ± the half width of the 95 % interval over n seeds; in brackets that over test images alone.",
+            "After ± the half width of the 95 % interval over n seeds; in brackets that over test images.",
             tables.verdicts(judged).reset_index().to_markdown(index=False),
             text.rules(profile, results.runs).data,
             f"![Learning curves]({folder}/report_files/curves.png)",

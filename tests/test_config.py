@@ -7,20 +7,9 @@ import pytest
 
 from manyviews.config import paths
 from manyviews.config.files import read_json, replacing, write_json
-from manyviews.config.profiles import (
-    load_profile,
-    notebook_parameters,
-    notebook_profile,
-    profile_names,
-)
+from manyviews.config.profiles import load_profile, notebook_parameters, notebook_profile
 from manyviews.config.runs import notebook_config
-from manyviews.config.schema import (
-    ConfigError,
-    NetworkConfig,
-    RunConfig,
-    TrainingConfig,
-    ViewConfig,
-)
+from manyviews.config.schema import ConfigError, NetworkConfig, RunConfig, TrainingConfig, ViewConfig
 from manyviews.simclr.models import make_simclr
 from manyviews.simclr.train import Recipe
 from manyviews.simclr.views import ViewStrengths
@@ -66,20 +55,13 @@ def test_the_paper_profile_departs_from_the_recipe_in_nothing():
     assert profile.seeds == (42,)
 
 
-@pytest.mark.parametrize("name", profile_names())
-def test_every_profile_is_valid(name):
-    assert load_profile(name).profile == name
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"trainig": {}}, r"unknown parameter 'trainig': did you mean 'training'\?"),
         ({"training": {"learning_rat": 1}}, r"'training.learning_rat': did you mean 'learning_rate'\?"),
-        ({"views": {"xyz": 1}}, r"unknown parameter 'views.xyz': Known: crop_scale, "),
         ({"n_views": 3}, r"parameter 'n_views': .*multiple of 2 \(got 3\)"),
         ({"depth": 50}, r"parameter 'depth': Input should be 18 or 34"),
-        ({"stem": "conv5"}, r"parameter 'stem': Input should be 'conv3' or 'conv7'"),
         ({"training": {"epochs": 5, "warmup_epochs": 5}}, r"warmup_epochs \(5\) must be fewer than epochs"),
         (
             {"training": {"epochs": 10, "warmup_epochs": 4, "schedule": "constant", "decay_fraction": 0.7}},
@@ -189,12 +171,9 @@ CELL = "# Parameters\nprofile = 'smoke'\nseed = 0\noverrides = {}"
 
 
 def test_the_parameters_of_a_notebook_are_those_of_the_last_cell_that_sets_them():
-    """By hand there is one cell; papermill injects another after it. Other names of the notebook are its own."""
-    assert notebook_parameters(namespace(CELL)).model_dump() == {
-        "profile": "smoke",
-        "seed": 0,
-        "overrides": {},
-    }
+    """By hand there is one cell; papermill injects another after it. Other names are the notebook's own."""
+    by_hand = notebook_parameters(namespace(CELL))
+    assert by_hand.model_dump() == {"profile": "smoke", "seed": 0, "overrides": {}}
     injected = "# Parameters\nseed = 3\noverrides = {'training': {'epochs': 5}}"
     config = notebook_config("views8", namespace(CELL, "epoch = 3", injected))
     assert (config.run, config.seed, config.n_views, config.training.epochs) == ("views8", 3, 8, 5)
@@ -206,9 +185,7 @@ def test_the_parameters_of_a_notebook_are_those_of_the_last_cell_that_sets_them(
     [
         ([CELL.replace("overrides", "overides")], "unknown parameter 'overides': did you mean 'overrides'"),
         ([CELL, "# Parameters\nsede = 3"], "unknown parameter 'sede': did you mean 'seed'"),
-        ([CELL, "# Parameters\nsede: int = 3"], "unknown parameter 'sede': did you mean 'seed'"),
         ([CELL, "# Parameters\nseed = '3'"], r"parameter 'seed': .*valid integer \(got '3'\)"),
-        ([CELL, "# Parameters\nseed = 1.0"], r"parameter 'seed': .*valid integer \(got 1.0\)"),
         ([CELL, "# Parameters\nseed = -1"], "parameter 'seed': .*greater than or equal to 0"),
         ([CELL, "# Parameters\noverrides = ['epochs']"], "parameter 'overrides': .*valid dictionary"),
         ([CELL, "# Parameters\nprofile = 5"], r"parameter 'profile': .*valid string \(got 5\)"),
@@ -240,9 +217,8 @@ def test_a_misspelt_or_wrong_parameter_is_refused_by_hand_and_by_papermill(cells
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "folder" / "a.json"
     write_json(path, {"a": 1})
-    with pytest.raises(KeyError), replacing(path) as new:
-        new.write_text("half")
-        raise KeyError
+    with pytest.raises(UnicodeEncodeError), replacing(path) as new:
+        new.write_text("half \ud800", encoding="utf-8")
     assert read_json(path) == {"a": 1}
     assert [file.name for file in path.parent.iterdir()] == ["a.json"]
     with pytest.raises(ValueError, match="not JSON compliant"):

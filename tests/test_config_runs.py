@@ -120,12 +120,6 @@ def test_sizes_are_multiples_of_the_profiles():
     assert configure("baseline", shared, 0).views.size is None
 
 
-def test_the_factors_form_all_combinations():
-    members = SPECS.members("factorial")
-    cells = {(SPECS.runs[m].depth, SPECS.runs[m].stem, SPECS.runs[m].n_views) for m in members}
-    assert len(cells) == len(members) == 8
-
-
 def test_the_originals_runs_alone_are_put_to_all_probes():
     shared = load_profile("demo")
     assert shared.evaluation.sweep

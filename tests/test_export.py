@@ -1,6 +1,5 @@
 """An exported run stands alone: its network, its weights and a report that says what the results say."""
 
-import ast
 import dataclasses
 import json
 import re
@@ -27,8 +26,6 @@ from manyviews.simclr.models import count_parameters, make_simclr
 # Depth, stem, BatchNorm in the projection head; sizes that are none of the defaults.
 NETWORKS = {
     "18-conv3": (18, "conv3", False),
-    "18-conv3-norm": (18, "conv3", True),
-    "34-conv7": (34, "conv7", False),
     "34-conv7-norm": (34, "conv7", True),
 }
 SIZES = {"width": 8, "feature_dim": 50, "projection_hidden": 20, "projection_dim": 12}
@@ -37,7 +34,7 @@ SIZES = {"width": 8, "feature_dim": 50, "projection_hidden": 20, "projection_dim
 USER = """
 import inspect, sys, torch
 from safetensors.torch import load_model
-sys.modules["manyviews"] = None
+sys.modules |= dict.fromkeys(["manyviews", "pandas", "pydantic", "yaml"])
 x, results = torch.load("x.pt"), {}
 for name in sys.argv[1:]:
     sys.path.insert(0, name)
@@ -73,44 +70,26 @@ def run_folder(finished, tmp_path) -> Path:
     return shutil.copytree(finished, tmp_path / "small/baseline/seed0")
 
 
-@pytest.fixture(scope="module")
-def networks():
-    """A network for each of NETWORKS, with BatchNorm statistics that are not the initial ones."""
-    trained = {}
+def test_a_fresh_interpreter_gets_the_features_that_we_probe(finished, tmp_path):
+    """Oracle: trained networks. Their weights load strictly, so no name of a layer differs."""
+    x, networks = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)), {}
+    torch.save(x, tmp_path / "x.pt")
     for name, (depth, stem, norm) in NETWORKS.items():
-        model = make_simclr(depth=depth, stem=stem, projection_norm=norm, **SIZES)
-        model(torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(1)))
-        trained[name] = model.eval()
-    return trained
-
-
-@pytest.fixture(scope="module")
-def by_user(networks, finished, tmp_path_factory):
-    """What a fresh interpreter gets from the export of each network, and the images it is given."""
-    place = tmp_path_factory.mktemp("user")
-    x = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    torch.save(x, place / "x.pt")
-    for name, model in networks.items():
-        folder = shutil.copytree(finished, place / "runs" / name)
-        depth, stem, norm = NETWORKS[name]
+        networks[name] = make_simclr(depth=depth, stem=stem, projection_norm=norm, **SIZES)
+        networks[name](x + 1)  # so that BatchNorm's statistics are not the initial ones
+        folder = shutil.copytree(finished, tmp_path / "runs" / name)
         data = small_run().data.model_dump() | {"image_size": 16}
         change_config(folder, depth=depth, stem=stem, data=data, network=SIZES | {"projection_norm": norm})
-        save_file(model.state_dict(), folder / "model.safetensors")
-        export.export(folder, place / name)
-    subprocess.run([sys.executable, "-I", "-c", USER, *networks], cwd=place, check=True)
-    return x, torch.load(place / "results.pt")
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_fresh_interpreter_gets_the_features_that_we_probe(name, networks, by_user):
-    """Oracle: the trained network. The weights load strictly, so no name of a layer differs."""
-    x, results = by_user
-    with torch.no_grad():
-        features, z = networks[name].backbone(x), F.normalize(networks[name](x), dim=1)
-    torch.testing.assert_close(results[name]["features"], features, atol=1e-5, rtol=0)
-    torch.testing.assert_close(results[name]["projections"], z, atol=1e-5, rtol=0)
-    expected = {"input_dim": 16, "input_channels": 3, "feature_dim": 50, "proj_dim": 12}
-    assert results[name]["defaults"] == results[name]["attributes"] == expected
+        save_file(networks[name].state_dict(), folder / "model.safetensors")
+        export.export(folder, tmp_path / name)
+    subprocess.run([sys.executable, "-I", "-c", USER, *networks], cwd=tmp_path, check=True)
+    for name, result in torch.load(tmp_path / "results.pt").items():
+        with torch.no_grad():
+            features, z = networks[name].eval().backbone(x), F.normalize(networks[name](x), dim=1)
+        torch.testing.assert_close(result["features"], features, atol=1e-5, rtol=0)
+        torch.testing.assert_close(result["projections"], z, atol=1e-5, rtol=0)
+        expected = {"input_dim": 16, "input_channels": 3, "feature_dim": 50, "proj_dim": 12}
+        assert result["defaults"] == result["attributes"] == expected
 
 
 def test_the_template_is_the_originals_baseline():
@@ -121,15 +100,6 @@ def test_the_template_is_the_originals_baseline():
     assert count_parameters(encoder) == 13_994_152
     with pytest.raises(ValueError, match="input_channels must be 3"):
         ImageEncoder(input_channels=1)
-
-
-def test_models_imports_only_torch_and_torchvision(finished):
-    source = export.models_source(export.read_config(finished))
-    nodes = list(ast.walk(ast.parse(source)))
-    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
-    imported = {name.partition(".")[0] for name in names}
-    assert imported - sys.stdlib_module_names == {"torch", "torchvision"}
 
 
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=["lint", "format"])
@@ -179,7 +149,7 @@ SPOILED = {
     "no folder": (shutil.rmtree, r"seed0: no such folder; give a run's, such as"),
     "no run": (remove("config.json"), r"seed0: no config.json in it; give a run's, such as"),
     "no weights": (remove("model.safetensors"), rf"safetensors is missing; .*{COMMAND} --force`"),
-    "damaged weights": (damage("model.safetensors"), rf"is damaged.* repeat the run with {COMMAND} --force"),
+    "damaged weights": (damage("model.safetensors"), rf"is damaged.* repeat it with {COMMAND} --force"),
     "weights of another network": (
         lambda f: change_config(f, depth=34),
         "or not of the network in config.json",
@@ -236,13 +206,6 @@ def test_the_report_shows_the_final_accuracies_beside_the_originals(finished):
     assert rows[4] == ["initial weights", *initial]
 
 
-def test_a_run_without_numbers_in_the_original_says_so(finished):
-    made = load_run(finished)
-    config = made.config.model_copy(update={"run": "resnet34"})
-    text = export.report_text(dataclasses.replace(made, name="resnet34", config=config))
-    assert text.count("no number") == len(CURVES)
-
-
 def test_the_end_of_the_curves_is_that_of_the_metrics(finished):
     """Epochs 0, 2 and 3 were evaluated; the cosine of the last of two annealed epochs stands at a half."""
     made = load_run(finished)
@@ -291,10 +254,3 @@ def test_the_longest_report_keeps_the_limit_of_words(finished):
     text = export.report_text(dataclasses.replace(made, config=config, environment=environment))
     assert all(f"`{name}.{key}`" in text for name, section in sections.items() for key, _ in section)
     assert 200 < len(text.split()) <= 500
-
-
-def test_a_longer_report_is_our_error_and_not_written(run_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "MAX_WORDS", 100)
-    with pytest.raises(RuntimeError, match=r"words, more than 100; shorten its template"):
-        export.main([str(run_folder), str(tmp_path / "submission")])
-    assert not (tmp_path / "submission").exists()

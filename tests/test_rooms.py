@@ -58,7 +58,7 @@ def a_module_that_reads(tmp_path, monkeypatch):
 
 
 def watched(modules: list[str]) -> tuple[list[str], set[str]]:
-    """Files of notebooks/ opened by importing modules in a fresh interpreter, and all that is imported then."""
+    """Files of notebooks/ opened by importing modules in a fresh interpreter, and all that is loaded."""
     command = [sys.executable, "-c", WATCH, str(paths.NOTEBOOKS), *modules]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     opened, loaded = map(ast.literal_eval, done.stdout.splitlines())

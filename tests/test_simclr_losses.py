@@ -161,9 +161,7 @@ def test_refuses_what_makes_no_loss(n_rows, n_views, temperature, definition, me
         multi_view_nt_xent(torch.ones(n_rows, 4), n_views, temperature, definition)
 
 
-@pytest.mark.parametrize(
-    ("shape", "temperature"), [((3, 4), 1), ((0, 4), 1), ((4,), 1), ((2, 2, 2), 1), ((4, 4), 0)]
-)
-def test_refuses_what_makes_no_pairs(shape, temperature):
-    with pytest.raises(ValueError, match="2 rows for each image|temperature must be positive"):
-        nt_xent(torch.ones(shape), temperature)
+@pytest.mark.parametrize("shape", [(3, 4), (0, 4), (4,), (2, 2, 2)])
+def test_refuses_what_is_not_pairs(shape):
+    with pytest.raises(ValueError, match="2 rows for each image"):
+        nt_xent(torch.ones(shape), 0.5)

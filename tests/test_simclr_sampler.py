@@ -70,12 +70,6 @@ def test_pairs_views_at_random():
     assert all(abs(count - expected) < 5 * 17 for count in counts.values())
 
 
-def test_the_originals_steps_per_epoch():
-    """100,000 images in batches of 256 make 391 steps a pass, 50 epochs 19,550 and 78,200."""
-    assert 50 * len(ViewSampler(100_000, 2, 256, 42)) == 19_550
-    assert 50 * len(ViewSampler(100_000, 8, 256, 42)) == 78_200
-
-
 def test_pairs_come_in_the_order_of_the_first_runs():
     """Oracle: a batch order recorded before batches could hold more than two views of an image."""
     recorded = [

@@ -1,4 +1,4 @@
-"""Training: every value of a recipe counts, resuming to the same bits, stopping when the loss is no number."""
+"""Training: each value of a recipe counts, resuming to the same bits, stopping at a loss that is none."""
 
 import itertools
 import math
@@ -7,7 +7,10 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+from small import small_run
 
+from manyviews.data.dataset import load_dataset
+from manyviews.runs.run import run
 from manyviews.simclr import train
 from manyviews.simclr.losses import multi_view_nt_xent, nt_xent
 from manyviews.simclr.models import SimCLR, make_simclr
@@ -34,11 +37,9 @@ OFF_DEFAULT = Recipe(
 )  # fmt: skip
 # What each field is set to instead: its default, unless that needs more images or time than there are.
 INSTEAD = {"n_views": 4, "epochs": 2, "warmup_epochs": 1.5, "batch_size": 8}
-# Fields that the recipe above hides: `frozen` fixes the epoch of the views; the kind of loss is that of 4 views.
-ALTERNATIVES = [
-    *((field.name, INSTEAD.get(field.name, field.default)) for field in fields(Recipe) if field.name != "strengths"),
-    *((f"strengths.{field.name}", field.default) for field in fields(ViewStrengths)),
-]  # fmt: skip
+ALTERNATIVES = {field.name: INSTEAD.get(field.name, field.default) for field in fields(Recipe)}
+del ALTERNATIVES["strengths"]
+ALTERNATIVES |= {f"strengths.{field.name}": field.default for field in fields(ViewStrengths)}
 
 
 def network(**changes) -> SimCLR:
@@ -108,7 +109,7 @@ def written_out(recipe: Recipe, seed: int) -> tuple[SimCLR, list[float]]:
     ids=["all off their defaults", "adamw, fresh views", "pairs, cosine", "short"],
 )
 def test_training_is_the_loop_over_its_parts(recipe):
-    """Oracle: sampler, views, network, loss and torch's optimisers, each tested by itself, in a plain loop."""
+    """Oracle: sampler, views, network, loss and torch's optimisers in a plain loop."""
     ours = trainer(recipe)
     ours.run()
     model, means = written_out(recipe, SEED)
@@ -123,10 +124,10 @@ def off_default() -> torch.Tensor:
     return weights(made.model)
 
 
-@pytest.mark.parametrize(("name", "value"), ALTERNATIVES, ids=[name for name, _ in ALTERNATIVES])
-def test_every_value_of_a_recipe_changes_the_result(off_default, name, value):
+@pytest.mark.parametrize("name", ALTERNATIVES)
+def test_every_value_of_a_recipe_changes_the_result(off_default, name):
     """So that none is ignored, and so that the recipe above would show it."""
-    field, _, strength = name.partition(".")
+    value, (field, _, strength) = ALTERNATIVES[name], name.partition(".")
     if strength:
         value = replace(STRENGTHS, **{strength: value})
     changed = replace(OFF_DEFAULT, **{field: value})
@@ -153,7 +154,7 @@ def crash_at(monkeypatch, method: str, call: int):
     monkeypatch.setattr(Trainer, method, crashing)
 
 
-# An epoch has 6 steps, with 4 views in a batch 5; and a record and a checkpoint. The first record is of no epoch.
+# An epoch has 6 steps, with 4 views in a batch 5; the first record is of the initial weights.
 @pytest.mark.parametrize(
     ("method", "call", "epochs_kept", "changes"),
     [
@@ -252,16 +253,6 @@ def test_training_lowers_the_loss(definition, least):
     made = Trainer(network(width=8, projection_norm=True), IMAGES[:, :, :1, :1].expand(-1, -1, 12, 12), easy)
     made.run()
     assert least < losses(made)[-1] < least + 0.7 * (losses(made)[0] - least)
-
-
-def test_a_supervised_training_learns_its_labels():
-    """Four classes, a colour each: cross-entropy starts near log 4 and falls to almost nothing."""
-    images = IMAGES[LABELS, :, :1, :1].expand(-1, -1, 12, 12).contiguous()
-    easy = replace(SHORT, epochs=20, strengths=ViewStrengths(jitter_p=0, grayscale_p=0))
-    made = Trainer(network(width=8, n_classes=4), images, easy, labels=LABELS)
-    made.run()
-    assert losses(made)[0] < 2 * math.log(4)
-    assert losses(made)[-1] < 0.3 * math.log(4)
 
 
 @pytest.mark.parametrize("repeats", [1, 2])
@@ -369,3 +360,19 @@ def test_a_batch_without_negatives_is_refused_with_a_fix_that_works(
         Trainer(network(), images, recipe)
     if fix := re.search(r"use (\d+)$", message):
         train.check_batches(n_images, replace(recipe, batch_size=int(fix[1])))
+
+
+def test_a_fraction_of_the_images_is_trained_on(tmp_path, monkeypatch):
+    """image_fraction 0.4 of 10 images of each of 3 classes: 12 images and their labels; probes see all 30."""
+    monkeypatch.setenv("MANYVIEWS_DATA", str(tmp_path))
+    monkeypatch.setenv("MANYVIEWS_RESULTS", str(tmp_path))
+    seen = []
+    whole = Trainer.run
+    monkeypatch.setattr(Trainer, "run", lambda self, *after: seen.append(self) or whole(self, *after))
+    config = small_run("supervised", training={"image_fraction": 0.4, "batch_size": 6})
+    made = run(config)
+    train_split = load_dataset(config.data).train
+    used = [index for label in range(3) for index in (train_split.labels == label).nonzero()[0][:4]]
+    assert torch.equal(seen[0].images, train_split.as_tensor()[sorted(used)])
+    assert seen[0].labels.tolist() == train_split.labels[sorted(used)].tolist()
+    assert (made.summary["views_forwarded"], made.summary["train_images"]) == (2 * 12 * 2, 30)

@@ -192,13 +192,6 @@ def test_a_gpus_way_of_applying_to_some_images_gives_the_same_pixels(monkeypatch
     torch.testing.assert_close(views(), expected, rtol=0, atol=ROUNDING)
 
 
-def test_views_without_any_operation_are_the_images():
-    off = ViewStrengths(crop_scale=(1, 1), crop_ratio=(1, 1), flip_p=0, jitter_p=0, grayscale_p=0, blur_p=0)
-    images, numbers = random_images(5, 32, 32), torch.arange(5)
-    views = make_views(images, numbers, numbers, 0, seed=0, size=32, strengths=off)
-    torch.testing.assert_close(views, images / 255, rtol=0, atol=ROUNDING)
-
-
 def test_each_strength_is_that_of_its_own_operation():
     """All off their defaults, no two alike: an operation with the strength of another would lie outside."""
     strengths = ViewStrengths(

@@ -26,11 +26,9 @@ class ImageEncoder(SimCLR):
 
     Args:
         input_dim: height and width of the training images in pixels; others work, but were not trained on.
-        input_channels: 3, for RGB.
+        input_channels: 3, for RGB; another is a ValueError.
         feature_dim: size of the features.
         proj_dim: size of the projections.
-    Raises:
-        ValueError: input_channels is not 3.
     """
 
     def __init__(

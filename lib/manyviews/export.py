@@ -67,8 +67,7 @@ def read_config(folder: Path) -> RunConfig:
     try:
         config = RunConfig(**read_json(path))
     except ConfigError as error:
-        reason = str(error).replace("\n", "; ")
-        raise ExportError(f"{path}: {reason}; repeat the run with this version") from None
+        raise ExportError(f"{path}: {error}; repeat the run with this version") from None
     if config.objective != "nt_xent":
         raise ExportError(f"{path}: '{config.objective}' trains no projections; export a run of 'nt_xent'")
     return config
@@ -125,13 +124,11 @@ def report_text(run: Run) -> str:
     curve = run.evaluated.set_index("epoch")
     before, rates = window_start(run, run.config.claims.plateau_window), run.metrics["learning_rate"].dropna()
     rows = {
-        "the original": REPORTED.get(run.name, dict.fromkeys(CURVES, NO_NUMBER)),
+        "the original": REPORTED.get(run.name, {}),
         "measured": run.summary,
         "initial weights": curve.iloc[0],
     }
-    cells = {
-        name: [v if v == NO_NUMBER else percent(v) for v in map(of.get, CURVES)] for name, of in rows.items()
-    }
+    cells = {name: [percent(of[m]) if m in of else NO_NUMBER for m in CURVES] for name, of in rows.items()}
     table = pd.DataFrame(cells, [MEASURE_TITLES[name] for name in CURVES]).T.rename_axis("%")
     text = render(
         "submission",
@@ -145,9 +142,8 @@ def report_text(run: Run) -> str:
         last_rate=f"{rates.iloc[-1] / rates.max():.0%}",
         notebook=FINAL_NOTEBOOK,
     ).data
-    words = len(text.split())
-    if words > MAX_WORDS:
-        raise RuntimeError(f"report.md has {words} words, more than {MAX_WORDS}; shorten its template")
+    if len(text.split()) > MAX_WORDS:
+        raise RuntimeError(f"report.md has more than {MAX_WORDS} words; shorten its template")
     return f"{text}\n"
 
 
@@ -171,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         export(options.folder.resolve(), options.out.resolve())
     except (OSError, ValueError) as error:  # a file that cannot be used, or a place that cannot be written
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        print(f"{parser.prog}: error: {error}".replace("\n", "; "), file=sys.stderr)
         return 2
     print(f"Exported: {options.out.resolve()}")
     return 0

@@ -167,7 +167,7 @@ class EvaluationConfig(Section):
     linear_c: Positive = 1.0  # inverse strength of the L2 penalty
     linear_max_iter: PositiveInt = 1000
     ood_fit_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.8  # the rest of the OOD images is scored
-    ood_folds: Annotated[Whole, Field(ge=2)] = 5  # beside it: each OOD image is scored in one of so many folds
+    ood_folds: Annotated[Whole, Field(ge=2)] = 5  # beside it: each image is scored in one of so many folds
     few_label_draws: PositiveInt = 5  # of training images with as few labels a class as OOD has
     batch_size: PositiveInt = 512  # images; changes memory, not results
     brief: bool = False  # of the final features the accuracies only, and no weights kept: for controls

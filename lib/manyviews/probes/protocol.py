@@ -53,7 +53,7 @@ def accuracy(predicted: Tensor, labels: Tensor) -> float:
 
 def ood_split(n: int, fit_fraction: float) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the OOD images to fit the probes on and to score, as the original draws them."""
-    order = np.random.RandomState(OOD_SEED).permutation(n)  # noqa: NPY002
+    order = np.random.RandomState(OOD_SEED).permutation(n)
     held_out = int(round(1 - fit_fraction, 9) * n)  # rounded, for 1 - 0.8 is a little less than 0.2
     return np.flatnonzero(order >= held_out), np.flatnonzero(order < held_out)
 
