@@ -10,7 +10,7 @@ CONVERGED = 1e-3  # of the objective: how far above its minimum it may be, by th
 FITTED = 1e-8  # where the fit ends: by then it is settled on which side of a border each image lies
 LEADING = 1e-12  # of the largest variance; what float32 rounds into axes without any is less
 ROUNDING = 1e-14  # of the objective; a step that raises it by less may still lower the gradient
-MOST = 250  # products that a Newton step may take
+MOST = 500  # products that a Newton step may take
 PRECISION = 0.3  # to which a Newton step is solved; the next one corrects it
 
 
@@ -124,9 +124,8 @@ def _minimise(weights: Tensor, x: Tensor, axes: Tensor, y: Tensor, penalty: floa
             if slope < 0 and new <= value + 1e-4 * size * slope + ROUNDING * value:
                 w, value, p = w + size * step, new, new_p
                 break
-        if size < 1 or products == MOST:
-            if products_of is x and slope>=0: break
-            products_of = x  # in float64: where the probe is nearly certain, float32 cannot tell how nearly
+        if size < 1 or products == MOST or value < 1e-3:
+            products_of = x  # float64; where a probe is nearly certain, float32 cannot tell how nearly
     return torch.cat([axes @ w[:-1], w[-1:]])
 
 
