@@ -6,7 +6,7 @@ import sys
 
 from benchmarks import guard
 from benchmarks.table import GROUPS, as_text, keep, measure
-from manyviews.runs.schedule import PROCESS_SETTINGS
+from manyviews.runs.jobs import PROCESS_SETTINGS
 
 
 def parse_arguments() -> argparse.Namespace:

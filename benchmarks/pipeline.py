@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.timing import row
 from manyviews.config import paths
 from manyviews.config.files import read_json
-from manyviews.runs.schedule import PROCESS_SETTINGS
+from manyviews.runs.jobs import PROCESS_SETTINGS
 
 IMPORT = "import manyviews.runs.run"
 FIRST_STEP = f"""

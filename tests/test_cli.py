@@ -15,7 +15,7 @@ from manyviews.config import paths
 from manyviews.config.files import write_json
 from manyviews.config.profiles import load_profile, profile_names
 from manyviews.config.runs import configure, run_specs
-from manyviews.runs import schedule
+from manyviews.runs import jobs
 from manyviews.runs.store import RunState, state_of
 
 
@@ -138,7 +138,7 @@ def done(monkeypatch):
                 write_json(output, {})
         return []
 
-    monkeypatch.setattr(schedule, "do_jobs", fake)
+    monkeypatch.setattr(jobs, "do_jobs", fake)
     return titles
 
 
@@ -176,7 +176,7 @@ def test_another_configuration_is_an_error_before_any_work(done, capsys):
 
 
 def test_what_failed_is_told_and_the_exit_code_says_so(monkeypatch, capsys):
-    monkeypatch.setattr(schedule, "do_jobs", lambda jobs, at_once: ["it broke"])
+    monkeypatch.setattr(jobs, "do_jobs", lambda jobs, at_once: ["it broke"])
     assert cli.main(["--profile", "smoke", "--runs", "sgd"]) == 1
     assert "FAILED: it broke" in capsys.readouterr().err
 

@@ -123,7 +123,7 @@ def write_page(notebook: str, profile: str) -> str:
 
 def run_jobs(options: argparse.Namespace) -> list[str]:
     """The data notebook and the runs that are missing, side by side; gives what failed."""
-    from manyviews.runs.schedule import Job, do_jobs, make_run, missing_runs, run_title
+    from manyviews.runs.jobs import Job, do_jobs, make_run, missing_runs, run_title
     from manyviews.runs.store import RunState, state_of
 
     profile: Profile = options.profile
@@ -155,7 +155,7 @@ def run_jobs(options: argparse.Namespace) -> list[str]:
 
 def write_pages(options: argparse.Namespace) -> list[str]:
     """Our report, and the pages of the studies that were asked for; gives what failed."""
-    from manyviews.runs.schedule import Job, do_jobs
+    from manyviews.runs.jobs import Job, do_jobs
 
     name = options.profile.profile
     jobs = [Job(page, partial(write_page, PAGES[page], name)) for page in [*options.study, "report"]]

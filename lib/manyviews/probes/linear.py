@@ -10,7 +10,7 @@ CONVERGED = 1e-3  # of the objective: how far above its minimum it may be, by th
 FITTED = 1e-8  # where the fit ends: by then it is settled on which side of a border each image lies
 LEADING = 1e-12  # of the largest variance; what float32 rounds into axes without any is less
 ROUNDING = 1e-14  # of the objective; a step that raises it by less may still lower the gradient
-MOST = 500  # products that a Newton step may take
+MOST = 500  # products with the Hessian that a Newton step may take
 PRECISION = 0.3  # to which a Newton step is solved; the next one corrects it
 
 
@@ -26,7 +26,7 @@ class LinearProbe:
         objective: mean cross-entropy in nats + ||weights||^2 / (2 c N), which is scikit-learn's.
         gradient_norm: largest entry of its gradient, features centred, in their unit.
         converged: whether the objective provably is within 0.1 % of its minimum; false where there were too
-            few steps, and where features are so large (1e6 and more) that rounding forbids the proof.
+            few steps, and where features are so large (beyond 1e12) that rounding forbids the proof.
     """
 
     classes: Tensor
@@ -111,12 +111,12 @@ def _minimise(weights: Tensor, x: Tensor, axes: Tensor, y: Tensor, penalty: floa
     axes = axes[:, : x.shape[1]]
     w = torch.cat([axes.T @ weights[:-1], weights[-1:]])  # (R + 1, C)
     value, p = _objective(w, x, y, penalty)
-    products_of = x.float()  # a step need not be exact
-    while True:
+    factor = x.float()  # of the products: a step need not be exact
+    while max_iter > 0:
         gradient, excess = _gradient(w, p, x, y, penalty)
-        if excess <= FITTED * value or max_iter <= 0:
+        if excess <= FITTED * value:
             break
-        step, products = _newton_step(gradient, p, products_of, penalty, min(MOST, max_iter))
+        step, products = _newton_step(gradient, p, factor, penalty, min(MOST, max_iter))
         max_iter -= products
         slope = (gradient * step).sum().item()
         for size in (0.5**halvings for halvings in range(30)):
@@ -124,8 +124,11 @@ def _minimise(weights: Tensor, x: Tensor, axes: Tensor, y: Tensor, penalty: floa
             if slope < 0 and new <= value + 1e-4 * size * slope + ROUNDING * value:
                 w, value, p = w + size * step, new, new_p
                 break
-        if size < 1 or products == MOST or value < 1e-3:
-            products_of = x  # float64; where a probe is nearly certain, float32 cannot tell how nearly
+        else:
+            if factor is x:
+                break
+        if size < 0.1 or products == MOST or value < 1e-3:
+            factor = x  # where a probe is nearly certain, float32 cannot tell how nearly
     return torch.cat([axes @ w[:-1], w[-1:]])
 
 

@@ -10,7 +10,7 @@ from small import small_profile, small_run
 from manyviews.config import paths
 from manyviews.config.files import read_json, write_json
 from manyviews.config.schema import ConfigError
-from manyviews.runs.schedule import (
+from manyviews.runs.jobs import (
     Job,
     default_jobs,
     do_jobs,
