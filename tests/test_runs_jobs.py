@@ -64,7 +64,7 @@ def test_two_processes_make_runs_and_one_that_fails_keeps_none_from_running(caps
     """One of the runs blows up; the message is the run's own. Each has one thread."""
     blows_up = small_run("length_half", training={"optimizer": "sgd", "learning_rate": 1e300})
     configs = [small_run("length_half", 1), blows_up, small_run("adamw")]
-    jobs = [Job(run_title(config), partial(make_run, config), config) for config in configs]
+    jobs = [Job(run_title(config.run, config.seed), partial(make_run, config), config) for config in configs]
     reasons = do_jobs(jobs, at_once=2)
     assert len(reasons) == 1
     assert "length_half), seed 0: " in reasons[0]

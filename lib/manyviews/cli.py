@@ -145,10 +145,11 @@ def run_jobs(options: argparse.Namespace) -> list[str]:
                 continue
             parameters = {"profile": profile.profile, "seed": seed}
             config = next((c for c in missing if (c.run, c.seed) == (run, seed)), None)
-            title = f"{run_specs().title(run)} ({run}), seed {seed}"
-            jobs.append(Job(title, partial(run_notebook, NOTEBOOKS[run], output, parameters), config))
+            jobs.append(
+                Job(run_title(run, seed), partial(run_notebook, NOTEBOOKS[run], output, parameters), config)
+            )
     others: list[RunConfig] = [config for config in missing if config.run not in NOTEBOOKS]
-    jobs += [Job(run_title(config), partial(make_run, config), config) for config in others]
+    jobs += [Job(run_title(config.run, config.seed), partial(make_run, config), config) for config in others]
     print(f"Profile '{profile.profile}': {len(missing)} runs to make, {len(jobs)} jobs.", flush=True)
     return do_jobs(jobs, options.jobs)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from manyviews import encoder
 from manyviews.config.files import read_json
 from manyviews.config.schema import ConfigError, NetworkConfig, RunConfig, TrainingConfig, ViewConfig
-from manyviews.runs.store import CURVES, Run, RunState, load_run, partial_folder, state_of
+from manyviews.runs.store import CURVES, Run, load_run, partial_folder, state_of
 from manyviews.simclr import models
 
 MAX_WORDS = 500  # of report.md; the assignment's limit
@@ -57,8 +57,7 @@ def read_config(folder: Path) -> RunConfig:
         ExportError: the run is not finished or not of a kind that can be exported, or there is none.
     """
     unfinished = folder if folder.suffix == ".partial" else partial_folder(folder)
-    complete = state_of(folder) in (RunState.COMPLETE, RunState.MARKED)
-    if unfinished.is_dir() and (folder == unfinished or not complete):
+    if unfinished.is_dir() and (folder == unfinished or not state_of(folder).has_numbers):
         raise ExportError(f"{unfinished}: the run is not finished; the command that began it goes on with it")
     path = folder / "config.json"
     if not path.exists():

@@ -14,12 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from manyviews.config.schema import ConfigError, EvaluationConfig
-from manyviews.data.dataset import Dataset
+from manyviews.data.dataset import SPLITS, Dataset
 from manyviews.probes.features import Features
 from manyviews.probes.knn import knn_predict, nearest
 from manyviews.probes.linear import fit_linear
 
-SPLITS = ("train", "val", "ood")
 # Accuracy: its split, and the column of the predictions that it is computed from.
 MEASURES = {
     "id_knn_accuracy": ("id", "knn"),

@@ -22,6 +22,7 @@ PROCESS_SETTINGS = {  # read from the environment when a process starts
     # which then clears each page of the next one: up to a sixth of a step's time.
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**62),
+    "TQDM_DISABLE": "1",  # bars of several would overwrite each other; ours is made before
 }
 
 
@@ -74,9 +75,9 @@ def missing_runs(
     return missing
 
 
-def run_title(config: RunConfig) -> str:
+def run_title(run: str, seed: int) -> str:
     """What a run is called in messages."""
-    return f"{run_specs().title(config.run)} ({config.run}), seed {config.seed}"
+    return f"{run_specs().title(run)} ({run}), seed {seed}"
 
 
 def do_jobs(jobs: Sequence[Job], at_once: int | None = None) -> list[str]:
@@ -121,13 +122,10 @@ def _do(index: int, job: Job, at_once: int) -> tuple[int, str]:
 
 def make_run(config: RunConfig) -> str:
     """Make one run, in a worker; gives why it failed, or nothing. One that is being made is left alone."""
-    from functools import partialmethod
-
     from manyviews.runs.run import run
     from manyviews.runs.store import RunBusy
     from manyviews.simclr.train import TrainingFailed
 
-    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)  # bars of several would overwrite each other
     try:
         run(config)
     except RunBusy:

@@ -12,10 +12,9 @@ from torch import Tensor
 from manyviews.config import paths
 from manyviews.config.files import read_json, replacing, write_json
 from manyviews.config.schema import ConfigError, Profile, RunConfig
-from manyviews.data.dataset import Dataset, load_dataset
+from manyviews.data.dataset import SPLITS, Dataset, load_dataset
 from manyviews.probes.features import Features, split_features
 from manyviews.probes.protocol import (
-    SPLITS,
     Labels,
     accuracies,
     check_probes,
@@ -35,6 +34,7 @@ from manyviews.runs.store import (
     failure_of,
     load_run,
     partial_folder,
+    read_table,
     run_lock,
     state_of,
     write_table,
@@ -92,7 +92,7 @@ def raw_pixels(profile: Profile, dataset: Dataset) -> pd.DataFrame:
             evaluation = evaluate(raw_pixel_features(images), labels, profile.evaluation, folds=True)
         write_table(evaluation.predictions, path)
         write_json(note, made_from | convergence(evaluation))
-    return pd.read_csv(path)
+    return read_table(path)
 
 
 def convergence(evaluation: Any) -> dict[str, Any]:
@@ -263,9 +263,9 @@ def _summary(trainer: Trainer, config: RunConfig, dataset: Dataset, folder: Path
     del last["learning_rate"]
     return (
         last
-        | accuracies(pd.read_csv(folder / "predictions.csv"))
+        | accuracies(read_table(folder / "predictions.csv"))
         | {
-            "initial": accuracies(pd.read_csv(folder / "predictions_initial.csv")),
+            "initial": accuracies(read_table(folder / "predictions_initial.csv")),
             "parameters": count_parameters(trainer.model),
             "macs_per_view": per_view,
             "macs": FORWARDS_OF_A_TRAINING_STEP * per_view * trainer.progress.views_forwarded,

@@ -41,6 +41,11 @@ class RunState(Enum):
     COMPLETE = "complete"
     MARKED = "complete, but to be made again"
 
+    @property
+    def has_numbers(self) -> bool:
+        """Whether the folder holds a whole run."""
+        return self in (RunState.COMPLETE, RunState.MARKED)
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -229,7 +234,7 @@ def load_own(profile: Profile, names: Iterable[str] | None = None) -> Results:
     workers = deduplicate(names or run_specs().runs, profile)
     for worker in set(workers.values()):
         for folder in sorted((root / worker).glob("seed*"), key=lambda path: (len(path.name), path.name)):
-            if folder.name[4:].isdigit() and state_of(folder) in (RunState.COMPLETE, RunState.MARKED):
+            if folder.name[4:].isdigit() and state_of(folder).has_numbers:
                 check_recipe(configure(worker, profile, int(folder.name[4:])), folder)
                 made.setdefault(worker, []).append(load_run(folder))
     runs = {name: made[worker] for name, worker in workers.items() if worker in made}
