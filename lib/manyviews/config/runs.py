@@ -15,8 +15,6 @@ FILE = paths.NOTEBOOKS / "runs.yaml"
 STUDIES = ("controls", "scaling")
 ORIGINAL = "original"  # the study of the original's three runs and the supervised baseline
 Multiple = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-# How a run is looked at, which does not make it another run.
-LOOKS = ("brief", "sweep", "every_epochs")
 
 
 class Comparison(Section):
@@ -25,7 +23,7 @@ class Comparison(Section):
     study: Literal["original", "controls", "scaling"]
     title: str
     reference: str  # the run that the others are compared with
-    claim: Literal["A", "B", "C", "D", "E"] | None = None  # of the original, that the answer bears on
+    claim: Literal["A", "B", "C", "D", "E", "F"] | None = None  # that the answer bears on
     question: str = ""
 
 
@@ -45,6 +43,11 @@ class RunSpec(Section):
     views: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     evaluation: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def passes(self) -> float:
+        """Pairs of views of each image, as a multiple of those of two views for the profile's epochs."""
+        return self.length * self.n_views / 2
 
 
 class RunSpecs(Section):
@@ -134,7 +137,7 @@ def notebook_config(run: str, namespace: Mapping[str, Any]) -> RunConfig:
 
 
 def deduplicate(names: Iterable[str], profile: Profile) -> dict[str, str]:
-    """For each run the one that does its work: the first of the file with the same recipe in this profile.
+    """For each run the one that does its work: the first of the file that is the same training here.
 
     A run that the profile cannot make is left out.
     """
@@ -142,13 +145,10 @@ def deduplicate(names: Iterable[str], profile: Profile) -> dict[str, str]:
     worker = {}
     for name in run_specs().runs:  # all of them, so that the answer does not depend on which are asked for
         try:
-            recipe = configure(name, profile, seed=0).recipe()
+            training = configure(name, profile, seed=0).canonical()
         except ConfigError:
             continue
-        del recipe["run"]
-        for look in LOOKS:
-            del recipe["evaluation"][look]
-        worker[name] = first.setdefault(repr(recipe), name)
+        worker[name] = first.setdefault(repr(training), name)
     return {name: worker[name] for name in names if name in worker}
 
 
@@ -162,12 +162,12 @@ def _scaled(spec: RunSpec, profile: Profile) -> dict[str, dict[str, Any]]:
         "training": {"epochs": epochs},
         "evaluation": {},
     }
-    if spec.length != 1:
-        # As many points on the curve of a long run as on that of a short one.
-        changes["evaluation"]["every_epochs"] = max(1, round(spec.length * profile.evaluation.every_epochs))
-        # Runs that leave one constant rate share its first steps, and so its warm-up.
-        if spec.training.get("schedule") != "constant":
-            changes["training"]["warmup_epochs"] = training.warmup_epochs * epochs / training.epochs
+    every = spec.length * profile.evaluation.every_epochs  # as many points on a long curve as on a short one
+    # Runs that leave one constant rate share its first steps, and so its warm-up.
+    if spec.length != 1 and spec.training.get("schedule") != "constant":
+        changes["training"]["warmup_epochs"] = training.warmup_epochs * epochs / training.epochs
     if ORIGINAL not in spec.comparisons:
+        every *= 2  # of controls, half the points do
         changes["evaluation"] |= {"brief": True, "sweep": False}
+    changes["evaluation"]["every_epochs"] = max(1, round(every))
     return changes

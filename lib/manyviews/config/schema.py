@@ -24,6 +24,7 @@ PositiveInt = Annotated[Whole, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+LOOKS = ("brief", "sweep", "every_epochs")  # of the evaluation: what does not make a run another one
 MultiViewLoss = Literal["pairs", "outside", "inside"]  # see simclr.losses.multi_view_nt_xent
 
 
@@ -87,7 +88,9 @@ class ViewConfig(Section):
     blur_sigma: tuple[Positive, Positive] = (0.1, 2.0)  # pixels
     blur_kernel: PositiveInt | None = None  # pixels, odd; None: 5, and 3 at 32 px and below
     size: Annotated[Whole, Field(ge=8)] | None = None  # pixels, height and width of a view; None: the image's
-    frozen: bool = False  # views drawn once and reused every epoch
+    # Different views of each image over the whole training, drawn once and paired anew in each round over
+    # them; a multiple of training.views_per_batch. None: fresh views for ever.
+    distinct: Annotated[Whole, Field(ge=2)] | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> "ViewConfig":
@@ -216,12 +219,17 @@ class RunConfig(Profile):
 
     @model_validator(mode="after")
     def _whole_passes(self) -> "RunConfig":
-        per_batch = self.training.views_per_batch
+        per_batch, distinct = self.training.views_per_batch, self.views.distinct
         if self.n_views % per_batch:
             fitting = [k for k in range(2, self.n_views + 1) if self.n_views % k == 0]
             raise ValueError(
                 f"training.views_per_batch ({per_batch}) must divide n_views ({self.n_views}), so that an "
                 f"epoch uses each view once; use one of {fitting}"
+            )
+        if distinct is not None and distinct % per_batch:
+            raise ValueError(
+                f"views.distinct ({distinct}) must be a multiple of training.views_per_batch ({per_batch}), "
+                f"so that a round uses each view once; use {(distinct // per_batch + 1) * per_batch}"
             )
         return self
 
@@ -233,6 +241,31 @@ class RunConfig(Profile):
     def recipe(self) -> dict[str, Any]:
         """The configuration as plain data, without what cannot change a run's numbers."""
         return self.model_dump(mode="json", exclude={"seeds", "device", "claims"})
+
+    def canonical(self) -> dict[str, Any]:
+        """The recipe in a form that is the same for equal trainings, whatever their epochs are called.
+
+        An epoch is a number of passes over the images: lengths are counted in passes, and the number of views
+        in an epoch matters only where the learning rate moves once an epoch. Settings that are not used,
+        names, and how often a run is looked at are left out.
+        """
+        recipe, training = self.recipe(), self.training
+        passes = self.n_views // training.views_per_batch  # of an epoch
+        of_training, of_views = recipe["training"], recipe["views"]
+        of_training["passes"] = passes * of_training.pop("epochs")
+        of_training["warmup_passes"] = float(passes * of_training.pop("warmup_epochs"))
+        of_training["passes_between_moves"] = passes if of_training.pop("schedule_per") == "epoch" else None
+        if self.views.distinct and self.views.distinct >= of_training["passes"] * training.views_per_batch:
+            of_views["distinct"] = None
+        unused = {"decay_fraction": training.schedule == "cosine", "momentum": training.optimizer == "adamw"}
+        unused |= {"multi_view_loss": training.views_per_batch == 2}
+        for key in ("run", "n_views"):
+            del recipe[key]
+        for key in [key for key, skipped in unused.items() if skipped]:
+            del of_training[key]
+        for key in LOOKS:
+            del recipe["evaluation"][key]
+        return recipe
 
 
 def explain(error: ValidationError, of: type[BaseModel]) -> str:

@@ -1,9 +1,11 @@
 """Fractal images: a labelled image set that needs no download, determined by its numbers and a seed.
 
 A class is one iterated function system (a few contracting affine maps); an image is its attractor, drawn
-with the maps slightly perturbed, at another angle, size and place. Shape alone tells the classes apart: an
-image's colours are one of four palettes, drawn at random for each image of each class. With colours of its
-own for every image a contrastive network tells images apart by colour and learns nothing else.
+with the maps slightly perturbed, at another angle, size and place, mirrored or not, brighter or darker. Shape
+alone tells the classes apart: an image's colours are one of four palettes, drawn at random for each image of
+each class. With colours of its own for every image a contrastive network tells images apart by colour and
+learns nothing else. Mirroring and brightness are what the random views undo, so that raw pixels are a weak
+baseline and learning shows.
 
 Every class and every image has a random stream of its own, so that asking for more classes or more images
 leaves the first ones as they were.
@@ -19,7 +21,7 @@ import numpy as np
 from manyviews.config.schema import DataConfig
 from manyviews.data.dataset import LIMITS, Split
 
-RECIPE = 1  # counts changes of the images that a seed gives
+RECIPE = 2  # counts changes of the images that a seed gives
 DETERMINED_BY = (*LIMITS, "image_size", "seed")
 SYNTHETIC = True
 
@@ -28,9 +30,12 @@ FILL_GRID = 32  # pixels
 N_MAPS = (2, 5)  # fewest and most maps of a system
 LARGEST_STRETCH = 0.88  # of a map: with MAP_JITTER on every entry, all maps still contract
 MAP_JITTER = 0.08  # relative, uniform
-ROTATION = 0.6  # radians, either way
+ROTATION = 0.3  # radians, either way
 SCALE = (0.45, 1.0)  # of the half canvas
-SHIFT = 0.4  # of the half canvas, either way
+SHIFT = 0.3  # of the half canvas, either way
+MIRRORED = 0.5  # fraction of the images, left to right
+GAIN = 0.3  # of the brightness, relative, either way
+OFFSET = 20.0  # of the brightness, of 255, either way
 POINTS = 4000  # drawn per 32x32 pixels, so that larger images are as dense
 PIXEL_NOISE = 10.0  # standard deviation, of 255
 BURN_IN, KEPT = 16, 20  # steps of a walk before and while its points are drawn
@@ -135,12 +140,16 @@ def draw_images(system: System, rngs: list[np.random.Generator], image_size: int
     palette = [int(rng.integers(len(PALETTES))) for rng in rngs]
     noise = np.stack([rng.standard_normal((image_size, image_size, 3), dtype=np.float32) for rng in rngs])
     walks = np.stack([rng.random((BURN_IN + KEPT, n_walks), dtype=np.float32) for rng in rngs])
+    mirrored = np.array([rng.random() < MIRRORED for rng in rngs])  # (B,)
+    light = np.stack([rng.uniform(-1, 1, 2) for rng in rngs]).astype(np.float32)[:, :, None, None, None]
 
     maps = (system.maps * (1 + MAP_JITTER * jitter)).astype(np.float32)
     points = to_canvas(attractor(maps, system.weights, walks))  # (B, 2, P)
     density = np.log1p(histogram(move(points, pose), image_size)).astype(np.float32)  # (B, H, W)
     density /= np.maximum(density.max(axis=(1, 2), keepdims=True), 1e-6)
     colours = np.stack([colour(d, PALETTES[p]) for d, p in zip(density, palette, strict=True)])
+    colours = np.where(mirrored[:, None, None, None], colours[:, :, ::-1], colours)
+    colours = (1 + GAIN * light[:, 0]) * colours + OFFSET * light[:, 1]
     return np.clip(np.rint(colours + PIXEL_NOISE * noise), 0, 255).astype(np.uint8)
 
 

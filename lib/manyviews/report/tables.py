@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 
 from manyviews.config.runs import ORIGINAL, run_specs
-from manyviews.config.schema import ClaimsConfig, NetworkConfig, TrainingConfig, ViewConfig
+from manyviews.config.schema import NetworkConfig, TrainingConfig, ViewConfig
 from manyviews.probes.protocol import accuracies as accuracies_of
 from manyviews.runs.store import CURVES, RAW_PIXELS, Run, Runs
-from manyviews.stats.claims import INITIAL, Verdict, window_start
-from manyviews.stats.classes import confusion_matrix, most_confused
-from manyviews.stats.compare import REPORTED, accuracy_table, final_accuracy
+from manyviews.stats.claims import INITIAL, Judgement, Verdict
+from manyviews.stats.compare import REPORTED, SAME_RUN, accuracy_table, final_accuracy
 from manyviews.stats.intervals import FIELDS, Estimate
 
 PERCENT = 100
@@ -36,7 +35,6 @@ EQUAL_TERMS = tuple(MEASURE_TITLES)[4:]  # seen and unseen classes with as many 
 BASELINES = {RAW_PIXELS: "raw pixels", INITIAL: "random initialisation"}
 COSTS = {  # key of a run's summary: column, divisor
     "steps": ("Steps", 1),
-    "views_forwarded": ("Views forwarded", 1),
     "macs": ("MACs of training (G)", 1e9),
 }
 
@@ -51,28 +49,28 @@ def percent(fraction: float) -> str:
     return NOT_RUN if pd.isna(fraction) else f"{PERCENT * fraction:.1f}"
 
 
+def _wider(estimate: Mapping[str, Any]) -> tuple[float, float]:
+    """Both ends of the wider of an estimate's intervals, over seeds and over images, in percent."""
+    return tuple(
+        PERCENT * of(estimate[f"seed_{end}"], estimate[f"image_{end}"])
+        for end, of in (("low", np.fmin), ("high", np.fmax))
+    )
+
+
 def accuracy_text(estimate: Mapping[str, Any]) -> str:
-    """An accuracy in percent; ± over seeds, and in brackets ± over test images and the number of seeds."""
+    """An accuracy in percent, ± half of the wider of its intervals; one run has that over images only."""
     if pd.isna(estimate["mean"]):
         return NOT_RUN
-    seeds, images = (
-        PERCENT * (estimate[f"{of}_high"] - estimate[f"{of}_low"]) / 2 for of in ("seed", "image")
-    )
-    over_images = "" if np.isnan(images) else f"± {images:.1f}, "
-    over_seeds = "" if np.isnan(seeds) else f" ± {seeds:.1f}"
-    return f"{percent(estimate['mean'])}{over_seeds} ({over_images}n = {estimate['n']:.0f})"
+    low, high = _wider(estimate)
+    return percent(estimate["mean"]) + ("" if np.isnan(low) else f" ± {(high - low) / 2:.1f}")
 
 
 def difference_text(estimate: Mapping[str, Any]) -> str:
-    """A difference in points, with both intervals and the number of seeds; or why there is none."""
+    """A difference in points, with the outer ends of its intervals; or why there is none."""
     if pd.isna(estimate["mean"]):
         return estimate.get("note") or NOT_RUN
-    ends = {
-        of: (PERCENT * estimate[f"{of}_low"], PERCENT * estimate[f"{of}_high"]) for of in ("seed", "image")
-    }
-    parts = [f"{of}s {low:+.1f} to {high:+.1f}" for of, (low, high) in ends.items() if not np.isnan(low)]
-    parts.append(f"n = {estimate['n']:.0f}")
-    return f"{PERCENT * estimate['mean']:+.1f} ({'; '.join(parts)})"
+    low, high = _wider(estimate)
+    return f"{PERCENT * estimate['mean']:+.1f}" + ("" if np.isnan(low) else f" ({low:+.1f} to {high:+.1f})")
 
 
 # ---------------------------------------------------------------------------------------------- accuracies
@@ -126,29 +124,6 @@ def sweep(runs: Runs, task: str) -> pd.DataFrame:
     return (PERCENT * pd.DataFrame(columns or {NOT_RUN: []})).round(1)
 
 
-def plateau(runs: Runs, names: Iterable[str], claims: ClaimsConfig) -> pd.DataFrame:
-    """How much each accuracy still moved in the last part of the training, in percent, means over seeds."""
-    rows = []
-    for name, measure in product((name for name in names if name in runs), CURVES):
-        curve = pd.concat([run.evaluated for run in runs[name]]).groupby("epoch")[measure].mean()
-        before = window_start(runs[name][0], claims.plateau_window)
-        row = {"Run": title(name), "n": len(runs[name]), ACCURACY: MEASURE_TITLES[measure]}
-        row |= {"initial weights": PERCENT * curve[0], "last part from epoch": before}
-        row |= {"there": PERCENT * curve[before], "end": PERCENT * curve.iloc[-1]}
-        rows.append(row | {"change (points)": row["end"] - row["there"]})
-    return pd.DataFrame(rows or [{"Run": NOT_RUN}]).round(1)
-
-
-def confusion(seeds: list[Run]) -> pd.DataFrame:
-    """Percent of the validation images of a class (row) taken for each class, of the most confused ones."""
-    if not seeds:
-        return pd.DataFrame({NOT_RUN: []})
-    matrix, names = confusion_matrix(seeds, MAIN), seeds[0].class_names(MAIN)
-    chosen = most_confused(matrix)
-    labels = [names[label] for label in chosen]
-    return pd.DataFrame(PERCENT * matrix[np.ix_(chosen, chosen)], labels, labels).round(1)
-
-
 # ------------------------------------------------------------------------------- differences and verdicts
 
 
@@ -157,10 +132,10 @@ def comparison(runs: Runs, compared: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         runs: see runs.store.load_results.
-        compared: of one measure, see stats.compare.compare.
+        compared: of one measure, see stats.compare.compare and holm.
     """
     reference, measure = compared[["reference", "measure"]].iloc[0]
-    others = {"linear (%)": "id_linear_accuracy", "unseen, in folds (%)": "ood_knn_folds_accuracy"}
+    others = {"linear (%)": "id_linear_accuracy", "k-NN, unseen (%)": "ood_knn_folds_accuracy"}
     by_run, rows = compared.set_index("run"), []
     for name in [reference, *by_run.index]:
         row = {f"{MEASURE_TITLES[measure]} (%)": _final(runs, name, [measure])[0], "Difference (points)": ""}
@@ -168,13 +143,45 @@ def comparison(runs: Runs, compared: pd.DataFrame) -> pd.DataFrame:
         if name != reference:
             row["Difference (points)"] = difference_text(by_run.loc[name])
             row["Relation"] = by_run.loc[name, "relation"]
+            if by_run.loc[name, "note"] == SAME_RUN:
+                row["Difference (points)"] = f"the same run as {title(runs[reference][0].name)}"
         for run in runs.get(name, [])[:1]:
-            of = {"initial (%)": [one.metrics[measure].iloc[0] for one in runs[name]]}
-            of |= {words: [one.summary[m] for one in runs[name]] for words, m in others.items()}
+            of = {words: [one.summary[m] for one in runs[name]] for words, m in others.items()}
             row |= {words: percent(np.mean(values)) for words, values in of.items()}
-            row |= {"Epochs": f"{run.summary['epoch']:.0f}"} | _costs(run)
+            row |= _costs(run) | {"n": f"{len(runs[name])}"}
         rows.append(row)
     return pd.DataFrame(rows, _index([reference, *by_run.index])).fillna("")
+
+
+def dose(curve: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy by distinct views of each image; see stats.dose.dose_curve."""
+    rows = [
+        {
+            "Distinct views": f"{row.distinct:.0f}" + (" (fresh)" if row.note == "fresh" else ""),
+            f"{MEASURE_TITLES[MAIN]} (%)": accuracy_text(row._asdict()),
+            "Below fresh (points)": ""
+            if pd.isna(row.difference)
+            else f"{PERCENT * row.difference:+.1f} ({PERCENT * row.low:+.1f} to {PERCENT * row.high:+.1f})",
+            "Relation": "reference" if row.note == "fresh" else row.note or row.relation,
+            "n": "" if pd.isna(row.n) else f"{row.n:.0f}",
+        }
+        for row in curve.itertuples()
+    ]
+    return pd.DataFrame(rows or [{"Distinct views": NOT_RUN}]).set_index("Distinct views")
+
+
+def recipes(table: pd.DataFrame) -> pd.DataFrame:
+    """The recipes on the frontier, cheapest first; see stats.frontier.recipes."""
+    rows = {
+        title(row.run): {
+            "MACs of training (G)": f"{row.macs / 1e9:,.0f}",
+            "Views of an image": f"{row.views:,.0f}",
+            f"{MEASURE_TITLES[MAIN]} (%)": accuracy_text(row._asdict()),
+            "n": f"{row.n:.0f}",
+        }
+        for row in table[table["frontier"]].itertuples()
+    }
+    return pd.DataFrame.from_dict(rows or {NOT_RUN: {}}, orient="index").rename_axis("Recipe")
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:
@@ -189,6 +196,7 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     columns |= {ACCURACY: table["measure"].map(MEASURE_TITLES)} if "measure" in table else {}
     columns["Points"] = [difference_text(row) for row in rows]
     columns |= {key.capitalize(): table[key] for key in ("relation", "outcome") if key in table}
+    columns["n"] = table["n"].map("{:.0f}".format, na_action="ignore")
     if "judgement" in table:  # of what was not tested
         columns["Outcome"] = table["outcome"].where(table["run"].notna(), table["judgement"])
     keys = [key for key in ("claim", "compared") if key in table]
@@ -211,16 +219,34 @@ def beside_published(published: Runs, own: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+MARKS = {"supported": "✓", "not supported": "✗", "mixed": "±"}  # others: "?", and of C its own word
+
+
 def verdicts(judged: Sequence[Verdict]) -> pd.DataFrame:
-    """The outcome on each claim, as the original compared and with the confound removed."""
+    """The outcome on each claim, whether the original's observation appears here, and what decides."""
     columns = {
         "The original's claim": [verdict.claim.claimed for verdict in judged],
-        "As it compared": [verdict.as_reported.outcome for verdict in judged],
-        "What stands in the way": [verdict.claim.confound for verdict in judged],
-        "So compared instead": [verdict.claim.control for verdict in judged],
-        "Verdict": [verdict.controlled.outcome for verdict in judged],
+        "Seen here as it compared": [verdict.as_reported.outcome for verdict in judged],
+        "Outcome": [_marked(verdict) for verdict in judged],
+        "What decides (points)": [deciding(verdict.deciding) for verdict in judged],
+        "n": [f"{n:.0f}" if (n := verdict.deciding.findings["n"].min()) > 0 else "" for verdict in judged],
     }
     return pd.DataFrame(columns, pd.Index([verdict.claim.key for verdict in judged], name="Claim"))
+
+
+def _marked(verdict: Verdict) -> str:
+    by_construction = verdict.outcome == verdict.claim.by_construction
+    return f"{'✗' if by_construction else MARKS.get(verdict.outcome, '?')} {verdict.outcome}"
+
+
+def deciding(judged: Judgement) -> str:
+    """The finding that decides a judgement: the first with its outcome, else the first there is."""
+    findings = judged.findings
+    if findings.empty:
+        return judged.note
+    decisive = findings[findings["outcome"] == judged.outcome]
+    row = (findings if decisive.empty else decisive).iloc[0]
+    return f"{finding_title(row)}: {difference_text(row)}"
 
 
 def finding_title(row: Mapping[str, Any]) -> str:
@@ -246,6 +272,7 @@ def cost(runs: Runs, names: Iterable[str]) -> pd.DataFrame:
     for name in (name for name in names if name in runs):
         run, times = runs[name][0], {"Wall time (s)": "wall_time_s", "CPU time (s)": "cpu_time_s"}
         row = {"Parameters (M)": f"{run.summary['parameters'] / 1e6:.2f}"} | _costs(run)
+        row["Views forwarded"] = f"{run.summary['views_forwarded']:,.0f}"
         row["MACs of a view (M)"] = f"{run.summary['macs_per_view'] / 1e6:,.1f}"
         means = {words: np.mean([one.environment[key] for one in runs[name]]) for words, key in times.items()}
         rows[title(name)] = row | {words: f"{value:,.0f}" for words, value in means.items()}

@@ -1,28 +1,38 @@
 """The few sentences whose wording depends on results: what the templates of templates/ are filled with."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
+import pandas as pd
 from IPython.display import Markdown
 
-from manyviews.config.runs import run_specs
-from manyviews.config.schema import ClaimsConfig, Profile
+from manyviews.config.runs import deduplicate, run_specs
+from manyviews.config.schema import Profile
 from manyviews.probes.protocol import accuracies
-from manyviews.report.tables import MAIN, MEASURE_TITLES, percent, title
+from manyviews.report.tables import MAIN, MEASURE_TITLES, difference_text, percent, title
 from manyviews.runs.store import Results, Run, Runs
+from manyviews.stats.compare import compare, final_accuracy, holm
+from manyviews.stats.dose import dose_curve, saturation
+from manyviews.stats.frontier import best_within, cheapest_reaching, recipes
 from manyviews.stats.intervals import CONFIDENCE, MIN_SEEDS
 
 TEMPLATES = Path(__file__).parent / "templates"
+DOSES, INTERACTIONS = ("dose", "dose_4"), ("interaction", "interaction_4")  # comparisons, the longest last
 
 
 def render(template: str, **values: Any) -> Markdown:
     """A template of templates/ filled with values; a value that it lacks is an error."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     jinja = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    jinja.filters |= {"percent": percent, "points": lambda fraction: f"{100 * fraction:.1f}"}
+    jinja.filters |= {
+        "percent": percent,
+        "points": lambda fraction: f"{100 * fraction:.1f}",
+        "difference": difference_text,
+        "title": title,
+    }
     shared = {"confidence": CONFIDENCE, "min_seeds": MIN_SEEDS, "measure": MEASURE_TITLES[MAIN]}
     return Markdown(jinja.get_template(f"{template}.md.j2").render(**shared, **values).strip())
 
@@ -58,11 +68,35 @@ def rules(profile: Profile, runs: Runs) -> Markdown:
     return render("rules", claims=profile.claims, changed=list(changed))
 
 
-def plateau(runs: Runs, names: Iterable[str], claims: ClaimsConfig) -> Markdown:
-    """When a curve counts as level, and how far the learning rate had fallen by then."""
-    rates = [runs[name][0].metrics["learning_rate"].dropna() for name in names if name in runs]
-    last = sorted({f"{rate.iloc[-1] / rate.max():.0%}" for rate in rates})
-    return render("plateau", claims=claims, last=last)
+def answers(results: Results, profile: Profile) -> Markdown:
+    """Our five answers: identity, what the original compared, dose, interaction, and a fixed budget."""
+    runs, margin, specs = results.runs, profile.claims.margin, run_specs()
+    budget = recipes(runs, MAIN, "baseline")
+    cost = {name: runs[name][0].summary["macs"] for name in ("baseline", "views8") if name in runs}
+    n_views = specs.runs["views8"].n_views
+    curves = {name: dose_curve(runs, name, MAIN, margin, specs) for name in DOSES}
+    families = {name: holm(compare(runs, name, [MAIN], margin, specs)) for name in INTERACTIONS}
+    return render(
+        "answers",
+        n_views=n_views,
+        passes=n_views // 2,
+        exact=deduplicate(["resnet18_views8"], profile).get("resnet18_views8") == "length_4",
+        gain=_row(compare(runs, "original", [MAIN], margin, specs, "resnet34"), "views8"),
+        doses=[(curve, saturation(curve)) for curve in curves.values()],
+        families=[family[family["relation"].notna()] for family in families.values()],
+        budget={name: best_within(budget, macs) for name, macs in cost.items()},
+        cost=cost,
+        accuracy={name: final_accuracy(runs[name], MAIN).mean for name in cost},
+        cheapest=cheapest_reaching(budget, final_accuracy(runs["views8"], MAIN).mean)
+        if "views8" in cost
+        else None,
+        margin=margin,
+        synthetic=any(run.summary["synthetic"] for seeds in runs.values() for run in seeds),
+    )
+
+
+def _row(compared: pd.DataFrame, run: str) -> pd.Series:
+    return compared.set_index("run").loc[run]
 
 
 def _name(run: Run) -> str:

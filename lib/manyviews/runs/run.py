@@ -123,8 +123,8 @@ def recipe_of(config: RunConfig) -> Recipe:
     return Recipe(
         n_views=config.n_views,
         view_size=config.view_size,
-        frozen=config.views.frozen,
-        strengths=ViewStrengths(**config.views.model_dump(exclude={"size", "frozen"})),
+        distinct=config.views.distinct,
+        strengths=ViewStrengths(**config.views.model_dump(exclude={"size", "distinct"})),
         **config.training.model_dump(exclude={"image_fraction", "precision"}),
     )
 

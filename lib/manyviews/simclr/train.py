@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,13 +47,18 @@ class Recipe:
     weight_decay: float = 0.0
     momentum: float = 0.9  # of sgd
     view_size: int | None = None  # pixels, height and width of a view; None: the images'
-    frozen: bool = False  # views drawn once and reused every epoch
+    distinct: int | None = None  # views of each image over the training; None: fresh ones for ever
     strengths: ViewStrengths = field(default_factory=ViewStrengths)
 
     @property
     def images_per_batch(self) -> int:
         """Images in a full batch, each with views_per_batch views."""
         return 2 * self.batch_size // self.views_per_batch
+
+    @property
+    def passes_per_epoch(self) -> int:
+        """Walks over all images in an epoch, each with views_per_batch views of every one."""
+        return self.n_views // self.views_per_batch
 
 
 @dataclass
@@ -190,8 +196,9 @@ class Trainer:
         self.recipe, self.seed, self.precision, self.name = recipe, seed, precision, name
         self.checkpoint, self.evaluate, self.every_epochs = checkpoint, evaluate, every_epochs
         self.sampler = ViewSampler(
-            len(images), recipe.n_views, recipe.images_per_batch, seed, recipe.views_per_batch
+            len(images), recipe.images_per_batch, seed, recipe.views_per_batch, recipe.distinct
         )
+        self.steps_per_epoch = recipe.passes_per_epoch * len(self.sampler)
         self.optimizer = make_optimizer(recipe, model)
         self.progress = Progress()
         if checkpoint is not None and checkpoint.exists():
@@ -205,7 +212,7 @@ class Trainer:
         Raises:
             TrainingFailed: the loss is not finite. The last good checkpoint stays.
         """
-        total = self.recipe.epochs * len(self.sampler)
+        total = self.recipe.epochs * self.steps_per_epoch
         bar = tqdm(total=total, initial=self.progress.steps, desc=self.name, unit="step", mininterval=0.5)
         with repeatable(), bar:
             if not self.progress.metrics:
@@ -227,11 +234,14 @@ class Trainer:
         losses: list[Tensor] = []
         rate = 0.0
         of_all = f"epoch {self.progress.epoch + 1} of {self.recipe.epochs}"
-        for step, (images, views) in enumerate(self.sampler.epoch(self.progress.epoch, self.device)):
-            rate = learning_rate(self.recipe, self.progress.steps, len(self.sampler))
-            losses.append(self._step(images, views, rate))
+        first = self.progress.epoch * self.recipe.passes_per_epoch
+        passes = range(first, first + self.recipe.passes_per_epoch)
+        batches = chain.from_iterable(self.sampler.batches(g, self.device) for g in passes)
+        for step, (images, draws) in enumerate(batches):
+            rate = learning_rate(self.recipe, self.progress.steps, self.steps_per_epoch)
+            losses.append(self._step(images, draws, rate))
             self.progress.steps += 1
-            self.progress.views_forwarded += views.numel()
+            self.progress.views_forwarded += draws.numel()
             if step % STEPS_BETWEEN_CHECKS == 0:
                 self._check_finite(losses)
                 bar.set_postfix_str(f"{of_all}, loss {losses[-1].item():.3f}", refresh=False)
@@ -245,14 +255,13 @@ class Trainer:
         self.progress.epoch += 1
         self._record(loss=torch.stack(losses).double().mean().item(), rate=rate)
 
-    def _step(self, images: Tensor, views: Tensor, rate: float) -> Tensor:
-        """One optimiser step on images (B,) and their views (B, K); gives the loss."""
-        n_views = views.shape[1]
+    def _step(self, images: Tensor, draws: Tensor, rate: float) -> Tensor:
+        """One optimiser step on images (B,) and the draws (B, K) of their views; gives the loss."""
+        n_views = draws.shape[1]
         x = make_views(
             self.images,
             images.repeat(n_views),
-            views.T.flatten(),
-            0 if self.recipe.frozen else self.progress.epoch,
+            draws.T.flatten(),
             seed=self.seed,
             size=self.recipe.view_size or self.images.shape[-1],
             strengths=self.recipe.strengths,
@@ -288,10 +297,11 @@ class Trainer:
         bad = (~torch.stack(losses).isfinite()).nonzero()
         if len(bad):
             step = int(bad[0])
-            done = self.progress.epoch * len(self.sampler) + step
+            done = self.progress.epoch * self.steps_per_epoch + step
+            rate = learning_rate(self.recipe, done, self.steps_per_epoch)
             raise TrainingFailed(
                 f"the loss is {losses[step].item()} in epoch {self.progress.epoch + 1}, step {step + 1}, at "
-                f"learning rate {learning_rate(self.recipe, done, len(self.sampler)):.3g}. {self._advice()}"
+                f"learning rate {rate:.3g}. {self._advice()}"
             )
 
     def _advice(self) -> str:

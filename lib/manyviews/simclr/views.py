@@ -1,7 +1,8 @@
 """Random views of images: the original's transform on batches of tensors, on CPU or GPU.
 
-A view is a pure function of (seed, image index, view index, epoch): the numbers are hashed into the
-random parameters, so that no generator state exists that order, batches or processes could disturb.
+A view is a pure function of (seed, image, draw), where draw counts the views of an image from the start of
+training: the numbers are hashed into the random parameters, so that no generator state exists that order,
+batches, epochs or processes could disturb.
 Pixels are RGB in [0, 1]; they are not rounded to 8 bits between the operations.
 """
 
@@ -57,20 +58,21 @@ def pcg4d(x: Tensor, y: Tensor, z: Tensor, w: Tensor) -> Tensor:
     return torch.stack((x, y, z, w), dim=-1)
 
 
-def uniform(seed: int, images: Tensor, views: Tensor, epoch: int, n: int) -> Tensor:
+def uniform(seed: int, images: Tensor, draws: Tensor, n: int) -> Tensor:
     """Random numbers that depend on nothing but the arguments.
 
     Args:
         seed: 0 <= seed < 2**32.
-        images, views: image and view indices, (B,) int64; views below 2**26.
-        epoch: 0 <= epoch < 2**32.
+        images: image indices, (B,) int64, below 2**32.
+        draws: which view of each image, counted from the start of training, (B,) int64, below 2**58.
         n: numbers for each view, at most 256.
     Returns:
         (B, n) float32, uniform in [0, 1).
     """
     block = torch.arange(-(-n // 4), device=images.device)  # each hash gives four numbers
-    key = (images[:, None], views[:, None] * 64 + block, torch.full_like(block, epoch))
-    hashed = pcg4d(*key, torch.full_like(block, seed))  # (B, blocks, 4)
+    low, high = draws % 2**26, draws >> 26  # with 64 blocks to a draw, 32 bits each
+    key = (images[:, None], low[:, None] * 64 + block, high[:, None], torch.full_like(block, seed))
+    hashed = pcg4d(*key)  # (B, blocks, 4)
     return (hashed.flatten(1)[:, :n] >> 8).float() / 2**24
 
 
@@ -117,8 +119,7 @@ def draw_parameters(
     strengths: ViewStrengths,
     seed: int,
     images: Tensor,
-    views: Tensor,
-    epoch: int,
+    draws: Tensor,
     height: int,
     width: int,
     dtype: torch.dtype = torch.float32,
@@ -127,12 +128,12 @@ def draw_parameters(
 
     Args:
         strengths: ranges and probabilities.
-        seed, images, views, epoch: see uniform.
+        seed, images, draws: see uniform.
         dtype: of all that is not bool or int.
     Source: torchvision's RandomResizedCrop, ColorJitter and GaussianBlur, whose distributions these are.
     """
     n_crop = 2 * CROP_ATTEMPTS + 2
-    u = uniform(seed, images, views, epoch, n_crop + 13).to(dtype)
+    u = uniform(seed, images, draws, n_crop + 13).to(dtype)
     top, left, crop_height, crop_width = _draw_crops(u[:, :n_crop], strengths, height, width)
     flip, jitter, grayscale, blur, sigma, *colours = u[:, n_crop:].unbind(dim=1)
     multiples = (strengths.brightness, strengths.contrast, strengths.saturation)
@@ -304,8 +305,7 @@ def apply_parameters(images: Tensor, p: ViewParameters, size: int, blur_kernel: 
 def make_views(
     dataset: Tensor,
     images: Tensor,
-    views: Tensor,
-    epoch: int,
+    draws: Tensor,
     *,
     seed: int,
     size: int,
@@ -317,8 +317,7 @@ def make_views(
     Args:
         dataset: all images, (N, 3, H, W) uint8; where they lie, the views are made.
         images: which image each view is of, (B,) int64.
-        views: which of the image's views, (B,) int64; see ViewSampler.
-        epoch: fresh views in each.
+        draws: which of the image's views, counted from the start of training, (B,) int64; see ViewSampler.
         seed: of the study.
         size: height and width of a view, pixels.
         strengths: of the transform.
@@ -328,7 +327,7 @@ def make_views(
     Source: the original's transform; Chen et al. 2020, arXiv:2002.05709, Appendix A.
     """
     height, width = dataset.shape[2:]
-    images, views = images.to(dataset.device), views.to(dataset.device)
-    p = draw_parameters(strengths, seed, images, views, epoch, height, width, dtype)
+    images, draws = images.to(dataset.device), draws.to(dataset.device)
+    p = draw_parameters(strengths, seed, images, draws, height, width, dtype)
     kernel = strengths.blur_kernel or (3 if size <= 32 else 5)
     return apply_parameters(dataset.index_select(0, images).to(dtype).div_(255), p, size, kernel)

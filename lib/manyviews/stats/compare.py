@@ -12,7 +12,15 @@ from manyviews.config.runs import RunSpecs
 from manyviews.config.schema import ConfigError
 from manyviews.probes.protocol import MEASURES, correct
 from manyviews.runs.store import CURVES, Run, Runs
-from manyviews.stats.intervals import FIELDS, MIN_SEEDS, Estimate, estimate, estimate_without_images
+from manyviews.stats.intervals import (
+    CONFIDENCE,
+    ENDS,
+    FIELDS,
+    MIN_SEEDS,
+    Estimate,
+    estimate,
+    estimate_without_images,
+)
 
 Relation = Literal["higher", "lower", "equivalent", "undecided"]
 
@@ -22,12 +30,13 @@ REPORTED = {
     "baseline": dict(zip(CURVES, (0.18, 0.20, 0.12, 0.19), strict=True)),
     "views8": dict(zip(CURVES, (0.30, 0.32, 0.19, 0.24), strict=True)),
 }
+SAME_RUN = "the same run"  # under several names, see config.runs.deduplicate
 ALIKE = {"precision": "computed in", "device_type": "made on"}  # of the environments of runs compared
 # Of the factorial comparison, by what an effect is called: a field of the runs, its low and its high level.
 FACTORS = {
     "depth 34": ("depth", 18, 34),
     "7 x 7 first layer": ("stem", "conv3", "conv7"),
-    "4 x passes": ("n_views", 2, 8),
+    "4 x length": ("passes", 1, 4),
 }
 
 
@@ -63,7 +72,7 @@ def obstacle(runs: Runs, names: Sequence[str]) -> str:
     if missing:
         return f"not run: {', '.join(missing)}"
     if len({runs[name][0].name for name in names}) < len(names):
-        return "the same run"  # under several names, see config.runs.deduplicate
+        return SAME_RUN
     shared = shared_seeds(runs, names)
     for key, words in ALIKE.items():
         kinds = sorted({run.environment[key] for seeds in shared.values() for run in seeds})
@@ -135,6 +144,32 @@ def compare(
     return pd.DataFrame(rows, columns=columns)
 
 
+def holm(compared: pd.DataFrame) -> pd.DataFrame:
+    """Judge the rows of one comparison as a family, so that one of many is not found different by chance.
+
+    A row stays higher or lower only if Holm's adjusted p value over the seeds is below 5 % too. Rows without
+    numbers count as members of the family.
+
+    Args:
+        compared: of one measure, see compare.
+    Returns:
+        The same with a column p_holm (NaN for fewer than two seeds), and `relation` judged anew.
+    Source: Holm 1979, A Simple Sequentially Rejective Multiple Test Procedure.
+    """
+    from scipy import stats
+
+    table = compared.copy()
+    degrees = table["n"].astype(float) - 1
+    error = (table["seed_high"] - table["seed_low"]) / 2 / stats.t.ppf(ENDS[1], degrees)  # of the mean
+    p = 2 * stats.t.sf((table["mean"] / error).abs(), degrees)
+    order = np.argsort(p)  # NaN last
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    table.loc[table.index[order], "p_holm"] = np.minimum(adjusted, 1)
+    by_chance = table["relation"].isin(["higher", "lower"]) & ~(table["p_holm"] < 1 - CONFIDENCE)
+    table["relation"] = table["relation"].mask(by_chance, "undecided")
+    return table
+
+
 def final_accuracy(seeds: list[Run], measure: str) -> Estimate:
     """Final accuracy of a run over its seeds: one of probes.protocol.MEASURES, or another of the summary."""
     if measure not in MEASURES:
@@ -157,14 +192,14 @@ def accuracy_table(runs: Runs, names: Iterable[str], measures: Sequence[str]) ->
 def factorial_effects(
     runs: Runs, comparison: str, measure: str, margin: float, specs: RunSpecs
 ) -> pd.DataFrame:
-    """Main effects and interactions of depth, first layer and passes, from the eight runs of a comparison.
+    """Main effects and interactions of depth, first layer and length, from the eight runs of a comparison.
 
     A main effect is the mean of the four runs at the factor's high level minus that of the four at its low
     one. An interaction is half the difference of one factor's effect between the levels of another; of three
     factors, likewise.
 
     Returns:
-        Columns effect (such as "depth 34 x 4 x passes"), the fields of an Estimate, relation; no rows where
+        Columns effect (such as "depth 34 x 4 x length"), the fields of an Estimate, relation; no rows where
         the runs cannot be compared, see obstacle.
     Raises:
         ConfigError: the comparison does not have one run in each of its eight cells.

@@ -7,7 +7,7 @@ import numpy as np
 
 from manyviews.runs.store import Runs
 from manyviews.stats.compare import common_scores, obstacle
-from manyviews.stats.intervals import ENDS, Estimate, estimate_without_images, seed_interval
+from manyviews.stats.intervals import ENDS, Estimate, seed_interval
 
 MIN_BUDGETS = 5  # the three parameters of the law, one point to spare, and the one held out
 RESAMPLES = 200
@@ -116,20 +116,3 @@ def forecast(curve: ErrorCurve, law: str) -> Estimate:
         return [LAWS[law](x[-1], *fit(law, x[:-1], error[:-1], spread, start)) - error[-1]]
 
     return estimates(curve, miss)[0]
-
-
-def law_parameters(curve: ErrorCurve) -> dict[str, Estimate]:
-    """Floor, scale and exponent of the power law, fitted to all budgets."""
-    start = fit("power law", curve.x, curve.error, curve.spread)
-    fitted = estimates(curve, lambda error: fit("power law", curve.x, error, curve.spread, start))
-    return dict(zip(("floor", "scale", "exponent"), fitted, strict=True))
-
-
-def slope_per_doubling(runs: Runs, names: Sequence[str], measure: str) -> Estimate | None:
-    """By how much a doubling of the MACs moves an accuracy, on a straight line; None for one size."""
-    there = [name for name in names if name in runs]
-    work = np.log2([runs[name][0].summary["macs"] for name in there])
-    if len(set(work)) < 2 or obstacle(runs, there):
-        return None
-    by_seed = [scores.mean(axis=1) for scores in common_scores(runs, there, measure).values()]
-    return estimate_without_images(np.polyfit(work, by_seed, 1)[0])
