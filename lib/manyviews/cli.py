@@ -20,7 +20,12 @@ NOTEBOOKS = {  # of the runs that have one of their own
     "supervised": "05_supervised",
 }
 DATA_NOTEBOOK = "01_data"
-PAGES = {"controls": "06_controls", "scaling": "07_scaling", "report": "08_report"}
+PAGES = {
+    "controls": "06_controls",
+    "scaling": "07_scaling",
+    "literature": "08_literature",
+    "report": "09_report",
+}
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -155,11 +160,12 @@ def run_jobs(options: argparse.Namespace) -> list[str]:
 
 
 def write_pages(options: argparse.Namespace) -> list[str]:
-    """Our report, and the pages of the studies that were asked for; gives what failed."""
+    """Our report, and the pages of the studies that were asked for with the literature; gives what failed."""
     from manyviews.runs.jobs import Job, do_jobs
 
     name = options.profile.profile
-    jobs = [Job(page, partial(write_page, PAGES[page], name)) for page in [*options.study, "report"]]
+    pages = [*options.study, *(["literature"] if options.study else []), "report"]
+    jobs = [Job(page, partial(write_page, PAGES[page], name)) for page in pages]
     return do_jobs(jobs, options.jobs)
 
 

@@ -13,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
+from manyviews.config.runs import run_specs
 from manyviews.data.dataset import Dataset
+from manyviews.report import tables
 from manyviews.report.tables import MEASURE_TITLES, NOT_RUN, PERCENT, title
 from manyviews.runs.store import Runs
 from manyviews.stats.compare import learning_curve
@@ -36,6 +38,7 @@ COSTS = {  # column of stats.compare.learning_curve: axis label, divisor
     "macs": ("MACs of training ($10^{12}$)", 1e12),
     "seconds": ("Wall time (s)", 1),
 }
+ENDS_OF_BOTH = ((np.fmin, ["seed_low", "image_low"]), (np.fmax, ["seed_high", "image_high"]))
 WHISKERS = {  # interval of an estimate: how far below its dot, and how it is drawn
     "seed": (-0.12, {"color": "black", "lw": 1, "marker": "|", "label": "over seeds"}),
     "image": (0.12, {"color": "0.5", "lw": 3, "label": "over images"}),
@@ -66,6 +69,22 @@ def show(figure: Figure | None, alt: str, name: str = "figure") -> None:
     plt.close(figure)
 
 
+def show_comparison(runs: Runs, compared: pd.DataFrame, margin: float) -> None:
+    """Display a comparison: its table, its differences as intervals, and its learning curves at equal cost.
+
+    Args:
+        runs: see runs.store.load_results.
+        compared: of one measure, see stats.compare.compare and holm.
+        margin: fraction of images, see stats.compare.relate.
+    """
+    name, words = compared["comparison"][0], run_specs().comparisons[compared["comparison"][0]].title
+    display(tables.comparison(runs, compared))
+    show(intervals(compared, margin), f"Differences: {words}", f"{name}_differences")
+    members, measures = run_specs().members(name), [compared["measure"][0]]
+    curves = learning_curves(runs, members, measures, ["steps", "macs"])
+    show(curves, f"Learning curves: {words}", f"{name}_curves")
+
+
 def learning_curves(
     runs: Runs,
     names: Iterable[str],
@@ -90,7 +109,8 @@ def learning_curves(
         return None
     rows, columns = (len(costs), len(measures)) if len(measures) > 1 else (1, len(costs))
     size = (max(6.0, 3.7 * columns), 3.3 * rows + 0.6)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    look = {"squeeze": False, "layout": "constrained", "sharey": len(measures) == 1}
+    figure, axes = plt.subplots(rows, columns, figsize=size, **look)
     panels = [(cost, measure) for cost in costs for measure in measures]
     for ax, (cost, measure) in zip(axes.flat, panels, strict=True):
         for (name, seeds), style in zip(drawn.items(), styles(len(drawn)), strict=True):
@@ -145,6 +165,88 @@ def intervals(
     heading = f"{CONFIDENCE:.0%} intervals, n = {' or '.join(map(str, numbers))} seed(s)"
     look = {"loc": "outside lower center", "ncols": len(by_label), "frameon": False, "fontsize": 9}
     figure.legend(by_label.values(), by_label.keys(), title=heading, title_fontsize=9, **look)
+    return figure
+
+
+def doses(curves: Mapping[str, pd.DataFrame], margin: float) -> Figure | None:
+    """Accuracy against distinct views of each image, beside a band of the margin around fresh views.
+
+    Args:
+        curves: by title, see stats.dose.dose_curve; a panel for each that has runs, with one vertical axis.
+        margin: fraction of images.
+    """
+    drawn = {title: curve for title, curve in curves.items() if curve["mean"].notna().any()}
+    if not drawn:
+        return None
+    size = (max(6, 4.2 * len(drawn)), 3.8)
+    figure, axes = plt.subplots(1, len(drawn), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for ax, (words, curve) in zip(axes[0], drawn.items(), strict=True):
+        curve = curve[curve["mean"].notna()]
+        x, fresh = curve["distinct"], curve[curve["note"] == "fresh"]
+        low, high = (np.array([f(a, b) for a, b in curve[pair].to_numpy()]) for f, pair in ENDS_OF_BOTH)
+        error = PERCENT * np.vstack([curve["mean"] - low, high - curve["mean"]])
+        look = {"color": COLOURS[1], "marker": "o", "capsize": 3, "label": "views drawn once, paired anew"}
+        ax.errorbar(x, PERCENT * curve["mean"], np.nan_to_num(error), **look)
+        for level in fresh["mean"]:
+            ax.axhline(PERCENT * level, color=LEVEL, lw=1, ls="--", label="fresh views")
+            field = {
+                "color": FIELD,
+                "lw": 0,
+                "zorder": 0,
+                "label": f"within {PERCENT * margin:g} points of fresh",
+            }
+            ax.axhspan(PERCENT * (level - margin), PERCENT * (level + margin), **field)
+        ax.set(xscale="log", xlabel="Distinct views of each image", title=words)
+        ax.set_xticks(
+            x,
+            [
+                f"{n:.0f}" + ("\nfresh" if note == "fresh" else "")
+                for n, note in zip(x, curve["note"], strict=True)
+            ],
+        )
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.tick_params(axis="x", which="minor", length=0)
+        _tidy(ax)
+    axes[0, 0].set_ylabel(f"{MEASURE_TITLES[tables.MAIN]} (%)")
+    figure.legend(
+        *axes[0, -1].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize=9,
+    )
+    return figure
+
+
+def recipes(table: pd.DataFrame, named: Sequence[str] = ("baseline", "views8")) -> Figure | None:
+    """Accuracy against MACs of all recipes, the frontier as a line; its recipes and some others by name.
+
+    Args:
+        table: see stats.frontier.recipes.
+        named: further runs to name.
+    """
+    if table.empty:
+        return None
+    figure, ax = plt.subplots(figsize=(8, 5), layout="constrained")
+    label, divisor = COSTS["macs"]
+    table = table.assign(x=table["macs"] / divisor, y=PERCENT * table["mean"])
+    best = table[table["frontier"]]
+    ax.plot("x", "y", "o", data=table, color="0.55", label="all recipes")
+    ax.step("x", "y", "-", where="post", data=best, color=COLOURS[1], label="the best at each cost")
+    ax.plot("x", "y", "s", data=best, color=COLOURS[1])
+    for row in table[table["frontier"] | table["run"].isin(named)].itertuples():
+        above = (0, 6) if row.frontier else (0, -13)
+        ax.annotate(
+            title(row.run),
+            (row.x, row.y),
+            above,
+            textcoords="offset points",
+            ha="right" if row.frontier else "left",
+            fontsize=8,
+        )
+    ax.set(xscale="log", xlabel=label, ylabel=f"{MEASURE_TITLES[tables.MAIN]} (%)")
+    ax.legend(frameon=False, fontsize=9, loc="lower right")
+    _tidy(ax)
     return figure
 
 

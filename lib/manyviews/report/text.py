@@ -48,6 +48,7 @@ def state(results: Results, names: Sequence[str], failures: Mapping[str, str] | 
     )
     return render(
         "state",
+        whose="published with the project" if results.published else "your own",
         asked=len(names),
         there=len(runs),
         seeds=sorted({len(seeds) for seeds in runs.values()}),

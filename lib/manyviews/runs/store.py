@@ -82,6 +82,7 @@ class Results:
 
     runs: Runs
     raw_pixels: pd.DataFrame | None
+    published: bool  # come with the project; else one's own
 
 
 # ------------------------------------------------------------------------------------------------ tables
@@ -239,7 +240,7 @@ def load_own(profile: Profile, names: Iterable[str] | None = None) -> Results:
                 made.setdefault(worker, []).append(load_run(folder))
     runs = {name: made[worker] for name, worker in workers.items() if worker in made}
     path = root / f"{RAW_PIXELS}.csv"
-    return Results(runs, _with_whole_numbers(read_table(path)) if path.exists() else None)
+    return Results(runs, _with_whole_numbers(read_table(path)) if path.exists() else None, published=False)
 
 
 def publish(results: Results, folder: Path) -> None:
@@ -286,7 +287,7 @@ def load_published(profile: Profile, names: Iterable[str] | None = None) -> Resu
     """The runs that come with the project, as far as this profile still is what they were made with."""
     folder = paths.published_root() / profile.profile
     if not (folder / "runs.json").exists():
-        return Results({}, None)
+        return Results({}, None, published=True)
 
     def parts(name: str) -> dict[tuple[Any, ...], pd.DataFrame]:
         path = folder / name
@@ -302,8 +303,12 @@ def load_published(profile: Profile, names: Iterable[str] | None = None) -> Resu
     further = {name: parts(f"{name}.csv") for name in TABLES}
     made: Runs = {}
     for about in read_json(folder / "runs.json"):
-        name, seed, config = about["run"], about["seed"], RunConfig(**about["config"])
-        if config.recipe() == configure(name, profile, seed).recipe():
+        name, seed = about["run"], about["seed"]
+        try:
+            config, today = RunConfig(**about["config"]), configure(name, profile, seed)
+        except (ConfigError, KeyError):  # of a run, or with a key, that there is no longer
+            continue
+        if config.recipe() == today.recipe():
             run = Run(
                 name,
                 seed,
@@ -318,14 +323,11 @@ def load_published(profile: Profile, names: Iterable[str] | None = None) -> Resu
             made.setdefault(name, []).append(run)
     workers = deduplicate(names or run_specs().runs, profile)
     runs = {name: made[worker] for name, worker in workers.items() if worker in made}
-    return Results(runs, predictions.get((RAW_PIXELS, 0, "none")))
+    return Results(runs, predictions.get((RAW_PIXELS, 0, "none")), published=True)
 
 
-def load_results(profile: Profile) -> tuple[Results, Results]:
-    """What a report is about, and what it is set beside: the published runs and one's own.
-
-    The published runs come first, unless one's own have each of them with as many seeds.
-    """
+def load_results(profile: Profile) -> Results:
+    """What a report is about: the published runs, unless one's own have each of them with as many seeds."""
     published, own = load_published(profile), load_own(profile)
     own_is_whole = all(len(own.runs.get(name, [])) >= len(seeds) for name, seeds in published.runs.items())
-    return (own, published) if own_is_whole else (published, own)
+    return own if own_is_whole else published
