@@ -28,7 +28,7 @@ if needed (see setup_env.sh).
 
   ./run_all.sh
   ./run_all.sh --study controls,scaling
-  ./run_all.sh --profile tiny-imagenet-quick
+  ./run_all.sh --profile tiny-imagenet-tenth --seeds 0
   ./run_all.sh --runs baseline,views8 --seeds 0 --results /tmp/try
 HELP
         exit 0

@@ -82,10 +82,10 @@ def ours(network: Network, images: Tensor) -> list[Contender]:
     device = resolve_device("auto")
     precision = resolve_precision("auto", device)
     trainer = Trainer(make_model(network, device), images, RECIPE, precision=precision)
-    batches = (batch for epoch in count() for batch in trainer.sampler.epoch(epoch, device))
+    batches = (batch for g in count() for batch in trainer.sampler.batches(g, device))
     indices = torch.arange(2 * BATCH) % BATCH
     ready = make_views(
-        trainer.images, indices, torch.zeros_like(indices), 0,
+        trainer.images, indices, torch.arange(2 * BATCH) // BATCH,
         seed=0, size=network.size, strengths=RECIPE.strengths,
     ).contiguous(memory_format=torch.channels_last)  # fmt: skip
 

@@ -34,10 +34,11 @@ def measure(repeats: int) -> list[dict[str, Any]]:
 
 
 def ours(images: Tensor, size: int) -> Contender:
-    indices, epochs, strengths = torch.arange(N), count(), ViewStrengths()
+    indices, draws, strengths = torch.arange(N), count(), ViewStrengths()
 
     def batch() -> Tensor:
-        return make_views(images, indices, indices % 2, next(epochs), seed=0, size=size, strengths=strengths)
+        draw = torch.full_like(indices, next(draws))
+        return make_views(images, indices, draw, seed=0, size=size, strengths=strengths)
 
     return Contender("ours", rate(batch, N, LEAST), "as a batch")
 

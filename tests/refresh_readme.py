@@ -3,45 +3,45 @@
 from manyviews.config import paths
 from manyviews.config.files import write_text
 from manyviews.config.profiles import load_profile
-from manyviews.config.runs import ORIGINAL, run_specs
-from manyviews.report import tables, text
+from manyviews.report import text
 from manyviews.runs.store import load_published
-from manyviews.stats.claims import verdicts
 
 README = paths.ROOT / "README.md"
 BEGIN, END = "<!-- results: written by tests/refresh_readme.py -->", "<!-- end of results -->"
-PROFILES = {
-    "demo": "Synthetic images: profile `demo`",
-    "tiny-imagenet-quick": "Real images: profile `tiny-imagenet-quick`",
+PAGES = {"our report": "report", "controls": "controls", "scaling": "scaling", "literature": "literature"}
+PROFILES = {  # in this order, as far as they are published
+    "tiny-imagenet-tenth": "Photographs: profile `tiny-imagenet-tenth`",
+    "demo": "Synthetic images, no evidence about photographs: profile `demo`",
 }
 
 
 def results_text() -> str:
-    """Tables and figure of the profiles whose results come with the project."""
+    """For each profile whose results come with the project five answers, a figure, and where the rest is."""
     parts = []
     for name, heading in PROFILES.items():
-        profile, specs = load_profile(name), run_specs()
-        results = load_published(profile)
-        judged = verdicts(results.runs, results.raw_pixels, profile.claims, specs)
-        folder = f"results/published/{name}"
+        if not (paths.published_root() / name / "runs.json").exists():
+            continue
+        profile, folder = load_profile(name), f"results/published/{name}"
+        links = ", ".join(f"[{words}]({folder}/{page}.md)" for words, page in PAGES.items())
         parts += [
             f"### {heading}",
-            text.state(results, specs.of_study(ORIGINAL)).data,
-            tables.accuracies(results.runs, results.raw_pixels).reset_index().to_markdown(index=False),
-            "After ± the half width of the 95 % interval over n seeds; in brackets that over test images.",
-            tables.verdicts(judged).reset_index().to_markdown(index=False),
-            text.rules(profile, results.runs).data,
-            f"![Learning curves]({folder}/report_files/curves.png)",
-            f"To be read whole: [our report]({folder}/report.md), [controls]({folder}/controls.md), "
-            f"[scaling]({folder}/scaling.md).",
+            text.answers(load_published(profile), profile).data,
+            "![k-NN accuracy of the original's runs, against epochs and against what training costs]"
+            f"({folder}/report_files/plateau.png)",
+            f"To be read whole: {links}.",
         ]
-    return "\n\n".join(parts)
+    return "\n\n".join(parts) or "No results are published: not run."
+
+
+def between(page: str, begin: str, end: str, content: str) -> str:
+    """A page with other content between its two marks."""
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n\n{content}\n\n{end}{rest.split(end)[1]}"
 
 
 def with_results(readme: str) -> str:
     """The README with the results between its two marks."""
-    before, after = readme.split(BEGIN)[0], readme.split(END)[1]
-    return f"{before}{BEGIN}\n\n{results_text()}\n\n{END}{after}"
+    return between(readme, BEGIN, END, results_text())
 
 
 if __name__ == "__main__":

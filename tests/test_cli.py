@@ -161,7 +161,7 @@ def test_it_makes_what_is_missing_and_keeps_what_is_there(done):
 
 def test_a_report_is_written_from_the_runs_there_are(done):
     assert cli.main(["--profile", "smoke", "--report", "--study", "controls"]) == 0
-    assert done == ["controls", "report"]
+    assert done == ["controls", "probes", "literature", "report"]
 
 
 def test_another_configuration_is_an_error_before_any_work(done, capsys):

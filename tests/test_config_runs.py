@@ -1,7 +1,6 @@
 """The runs as data: one line is a run, in every profile, and work that two need is done once."""
 
 import re
-from dataclasses import fields
 
 import pytest
 
@@ -17,8 +16,9 @@ from manyviews.config.runs import (
     read_run_specs,
     run_specs,
 )
-from manyviews.config.schema import ConfigError, RunConfig
-from manyviews.simclr.train import Recipe, learning_rate
+from manyviews.config.schema import ConfigError
+from manyviews.runs.run import recipe_of
+from manyviews.simclr.train import learning_rate
 
 TEXT = FILE.read_text(encoding="utf-8")
 SPECS = run_specs()
@@ -28,13 +28,6 @@ def read(tmp_path, text: str) -> RunSpecs:
     path = tmp_path / "runs.yaml"
     path.write_text(text, encoding="utf-8")
     return read_run_specs(path)
-
-
-def rates(config: RunConfig, steps_per_epoch: int) -> list[float]:
-    """The learning rate at each step of a run."""
-    names = {field.name for field in fields(Recipe)}
-    recipe = Recipe(**{name: value for name, value in dict(config.training).items() if name in names})
-    return [learning_rate(recipe, step, steps_per_epoch) for step in range(recipe.epochs * steps_per_epoch)]
 
 
 @pytest.mark.parametrize("profile", profile_names())
@@ -74,7 +67,7 @@ def test_one_line_adds_a_run_to_its_comparisons(tmp_path):
 
 
 def test_a_comparison_lists_its_runs_after_their_reference():
-    assert SPECS.members("equal_steps") == ["views8", "resnet34_long", "resnet34_long_epochs"]
+    assert SPECS.members("identity") == ["length_4", "resnet18_views8", "length_4_epochs", "views8_epochs"]
     assert SPECS.members("images")[0] == "length_2"
     assert all(len(SPECS.members(comparison)) > 1 for comparison in SPECS.comparisons)
 
@@ -87,27 +80,16 @@ def test_each_run_belongs_to_a_study_and_comes_in_the_order_of_the_file():
         assert names == sorted(names, key=order.index)
     assert of_studies[ORIGINAL] == ["baseline", "resnet34", "views8", "supervised"]
     assert "length_2" in of_studies["controls"]  # a reference that is itself of another comparison
-    assert "frozen8" not in of_studies["scaling"]
+    assert "distinct8" not in of_studies["scaling"]
 
 
-def test_two_views_for_four_times_the_epochs_get_the_schedule_of_eight_views():
-    """equal_steps: the learning rate of the two is the same at each step, to the bit."""
-    shared = load_profile("demo")
-    few, many = configure("resnet34_long", shared, 0), configure("views8", shared, 0)
-    # Steps an epoch: 2,000 images in batches of 64, one pass and four.
-    assert rates(few, 32) == rates(many, 128)
-
-
-def test_runs_that_leave_a_constant_rate_are_its_branches():
-    """The same rate at each step, up to where a branch begins to fall."""
-    shared, steps = load_profile("demo"), 32
-    whole = rates(configure("constant", shared, 0), steps)
-    for name in ("decayed_half", "decayed_1", "decayed_2"):
-        config = configure(name, shared, 0)
-        branch = rates(config, steps)
-        stays = round(len(branch) * (1 - config.training.decay_fraction))
-        assert branch[:stays] == whole[:stays]
-        assert branch[-1] < whole[len(branch) - 1]
+def test_the_run_that_falls_at_the_end_is_until_then_the_constant_one():
+    recipes = [recipe_of(configure(name, load_profile("demo"), 0)) for name in ("constant", "decayed")]
+    steps = 10 * recipes[0].epochs
+    falls = steps - steps // 5 + 1  # the first step below the peak
+    constant, decayed = ([learning_rate(recipe, step, 10) for step in range(steps)] for recipe in recipes)
+    assert constant[:falls] == decayed[:falls]
+    assert all(a > b for a, b in zip(constant[falls:], decayed[falls:], strict=True))
 
 
 def test_sizes_are_multiples_of_the_profiles():
@@ -118,6 +100,9 @@ def test_sizes_are_multiples_of_the_profiles():
     assert configure("efficient", shared, 0).view_size == 8
     assert configure("baseline", shared, 0).view_size == 16
     assert configure("baseline", shared, 0).views.size is None
+    # A curve has as many points, long or short, and half as many in a control.
+    looked_at = [configure(name, shared, 0).evaluation for name in ("baseline", "joint", "length_4")]
+    assert [evaluation.every_epochs for evaluation in looked_at] == [1, 2, 8]
 
 
 def test_the_originals_runs_alone_are_put_to_all_probes():
@@ -128,23 +113,24 @@ def test_the_originals_runs_alone_are_put_to_all_probes():
         assert (evaluation.brief, evaluation.sweep) == (not original, original)
 
 
-def test_what_comes_out_alike_is_run_once():
-    """The original's optimiser is the paper profile's own; that of demo is another."""
-    assert deduplicate(["reported_optimizer"], load_profile("paper")) == {"reported_optimizer": "baseline"}
-    assert deduplicate(["reported_optimizer", "adamw"], load_profile("demo")) == {
-        "reported_optimizer": "reported_optimizer",
-        "adamw": "baseline",
-    }
+def test_what_is_the_same_training_is_made_once():
+    """Where the rate moves per step, eight views are two for 4 x the epochs. 8 epochs draw 16 views."""
+    alike = {"resnet18_views8": "length_4", "distinct16": "baseline", "distinct32": "baseline"}
+    own = ("baseline", "views8_epochs", "length_4_epochs", "distinct8", "distinct32_4", "joint", "sgd")
+    expected = alike | {name: name for name in own}
+    assert deduplicate(expected, load_profile("demo")) == expected
+    # In this profile the rate moves per epoch, and the original's optimiser is the profile's own.
+    expected = {name: name for name in ("resnet18_views8", "distinct32")} | {"reported_optimizer": "baseline"}
+    assert deduplicate(expected, load_profile("tiny-imagenet")) == expected
 
 
-def test_what_differs_in_a_probe_is_another_run_but_not_what_differs_in_how_it_is_looked_at(monkeypatch):
-    shared = load_profile("demo")
-    for changed, worker in (({"neighbours": 20}, "adamw"), ({"every_epochs": 1}, "baseline")):
-        spec = SPECS.runs["adamw"].model_copy(update={"evaluation": changed})
-        changed_specs = SPECS.model_copy(update={"runs": SPECS.runs | {"adamw": spec}})
-        with monkeypatch.context() as patch:
-            patch.setattr(runs, "run_specs", lambda specs=changed_specs: specs)
-            assert deduplicate(["adamw"], shared) == {"adamw": worker}
+@pytest.mark.parametrize(("evaluation", "same"), [({"neighbours": 20}, False), ({"every_epochs": 3}, True)])
+def test_another_probe_makes_another_run_but_not_another_look_at_it(monkeypatch, evaluation, same):
+    spec = SPECS.runs["reported_optimizer"].model_copy(update={"evaluation": evaluation})
+    changed = SPECS.model_copy(update={"runs": SPECS.runs | {"reported_optimizer": spec}})
+    monkeypatch.setattr(runs, "run_specs", lambda: changed)
+    worker = "baseline" if same else "reported_optimizer"
+    assert deduplicate(["reported_optimizer"], load_profile("paper")) == {"reported_optimizer": worker}
 
 
 def test_a_profile_that_cannot_make_one_run_can_make_the_others():
@@ -157,22 +143,19 @@ def test_a_profile_that_cannot_make_one_run_can_make_the_others():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("length: 4", "lenght: 4"), "unknown parameter 'runs.resnet34_long.lenght': did you mean 'length'"),
+        (("length: 4", "lenght: 4"), "unknown parameter 'runs.length_4.lenght': did you mean 'length'"),
         (
-            ("comparisons: [equal_steps, cost]", "comparisons: [steps]"),
-            "run 'resnet34_long': unknown comparison 'steps'; known: original, equal_steps",
+            ("comparisons: [images]", "comparisons: [image]"),
+            "run 'images_half': unknown comparison 'image'; known: original, identity",
         ),
         (
-            ("reference: views8", "reference: views9"),
-            "comparison 'equal_steps': reference 'views9' is no run of the file",
+            ("reference: length_4", "reference: length_5"),
+            "comparison 'identity': reference 'length_5' is no run of the file",
         ),
-        (("reference: views8", "refrence: views8"), "did you mean 'reference'"),
-        (
-            ("depth: 34, stem: conv7, n_views: 2, length: 4", "depth: 50, stem: conv7, n_views: 2"),
-            "parameter 'runs.resnet34_long.depth': Input should be 18 or 34 (got 50)",
-        ),
-        (("  resnet34_conv3:", "  resnet34_long:"), "'resnet34_long' is there twice"),
-        (("claim: C", "claim: F"), "parameter 'comparisons.equal_steps.claim'"),
+        (("reference: length_4", "refrence: length_4"), "did you mean 'reference'"),
+        (("depth: 34", "depth: 50"), "parameter 'runs.resnet34.depth': Input should be 18 or 34 (got 50)"),
+        (("  resnet34_conv3:", "  resnet34:"), "'resnet34' is there twice"),
+        (("claim: C", "claim: G"), "parameter 'comparisons.identity.claim'"),
         (("\nruns:", "\nrun:"), "unknown parameter 'run': did you mean 'runs'"),
         (("runs:", "runs: ["), "not valid YAML"),
     ],

@@ -33,6 +33,7 @@ LOCK_LINES = [
 PACKAGE_OF = {
     "IPython": "ipython",
     "PIL": "pillow",
+    "bs4": "beautifulsoup4",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }  # where module and package differ

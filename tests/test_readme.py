@@ -1,27 +1,141 @@
-"""The README tells what is in the repository, and its examples run."""
+"""README and docs tell what is in the repository: numbers, links, commands, snippets."""
 
+import ast
+import dataclasses
+import importlib
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 
 import numpy as np
+import pytest
 import torch
-from refresh_readme import BEGIN, PROFILES, README, with_results
+import yaml
+from made_up import made_up_predictions, made_up_runs
+from refresh_docs import REFERENCE, with_tables
+from refresh_readme import BEGIN, END, PAGES, PROFILES, README, results_text, with_results
+from safetensors.torch import save_file
+from small import small_run
 
+from manyviews import export
+from manyviews.cli import parse_arguments
 from manyviews.config import paths
-from manyviews.config.profiles import profile_names
+from manyviews.config.profiles import load_profile, notebook_profile, profile_names
+from manyviews.config.runs import configure, run_specs
+from manyviews.config.schema import RunConfig
+from manyviews.data import fractals
+from manyviews.runs.store import Results, publish
+from manyviews.simclr.models import make_simclr
 
 TEXT = README.read_text(encoding="utf-8")
+DOCS = sorted((paths.ROOT / "docs").glob("*.md"))
+PAGES_WITH_COMMANDS = [README, *DOCS, *(paths.ROOT / name for name in ("CONTRIBUTING.md", "data/README.md"))]
+WRITTEN = [*PAGES_WITH_COMMANDS, paths.ROOT / "results/README.md"]
+HOW_TO = (paths.ROOT / "docs/how-to.md").read_text(encoding="utf-8")
+MAX_WORDS = 1200  # of README, without its results
 
 
-def test_its_numbers_are_those_of_the_published_results():
+def named(paths_of_pages):
+    return pytest.mark.parametrize("page", paths_of_pages, ids=lambda page: str(page.relative_to(paths.ROOT)))
+
+
+def python_snippets(page) -> list[str]:
+    """Python that a page shows: blocks of it, and what stands between the quotes of `python -c`."""
+    text = page.read_text(encoding="utf-8")
+    quoted = re.findall(r'python -c "(.*?)"$', text, re.DOTALL | re.MULTILINE)
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL) + [
+        re.sub("^    ", "", q, flags=re.M) for q in quoted
+    ]
+
+
+def commands(start: str) -> list[tuple[str, list[str]]]:
+    """Page and arguments of each command that begins so, in a block or within a sentence."""
+    found = []
+    for page in PAGES_WITH_COMMANDS:
+        for arguments in re.findall(
+            rf"{re.escape(start)}(?![\w.])([^`\n]*)", page.read_text(encoding="utf-8")
+        ):
+            found.append((page.name, shlex.split(arguments.partition("&&")[0], comments=True)))
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- results
+
+
+def test_its_results_are_those_that_are_published():
     assert BEGIN in TEXT
     assert with_results(TEXT) == TEXT, "run tests/refresh_readme.py"
-    assert sorted(PROFILES) == sorted(path.name for path in (paths.ROOT / "results/published").iterdir())
+    published = {path.parent.name for path in (paths.ROOT / "results/published").glob("*/runs.json")}
+    assert published <= PROFILES.keys() <= set(profile_names())
 
 
-def test_its_links_and_those_of_contributing_lead_somewhere():
-    for text in (TEXT, (paths.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")):
-        links = re.findall(r"\]\(([^)#]+)\)", text)
-        assert [link for link in links if not (paths.ROOT / link).exists()] == []
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """An empty folder of published results, and what publishes the original's runs of a profile there."""
+    monkeypatch.setattr(paths, "published_root", lambda: tmp_path)
+
+    def add(name: str) -> None:
+        profile = load_profile(name)
+        runs = made_up_runs({"baseline": [0.5] * 3, "resnet34": [0.5] * 3, "views8": [0.6] * 3})
+        for run, seeds in runs.items():
+            runs[run] = [dataclasses.replace(s, config=configure(run, profile, s.seed)) for s in seeds]
+        publish(Results(runs, made_up_predictions(0.2), published=False), tmp_path / name)
+
+    return add
+
+
+def test_a_published_profile_has_a_block_with_its_answers_figure_and_pages(published):
+    published("demo")
+    block = results_text()
+    assert block.startswith("### Synthetic images")
+    assert block.count("###") == 1
+    assert [line[:2] for line in block.splitlines() if re.match(r"\d\.", line)] == [
+        "1.",
+        "2.",
+        "3.",
+        "4.",
+        "5.",
+    ]
+    assert "+10.0" in block
+    links = re.findall(r"\]\((.*?)\)", block)
+    assert links == [
+        "results/published/demo/report_files/plateau.png",
+        *(f"results/published/demo/{page}.md" for page in PAGES.values()),
+    ]
+
+
+def test_photographs_come_before_synthetic_images(published):
+    published("demo")
+    published("tiny-imagenet-tenth")
+    assert re.findall(r"### (\w+)", results_text()) == ["Photographs", "Synthetic"]
+
+
+def test_without_published_results_it_says_that_nothing_was_run(published):
+    assert results_text() == "No results are published: not run."
+
+
+# ------------------------------------------------------------------------------------------ what is told
+
+
+def test_it_is_short():
+    before, rest = TEXT.split(BEGIN)
+    assert len(f"{before} {rest.split(END)[1]}".split()) <= MAX_WORDS
+
+
+@named(WRITTEN)
+def test_links_lead_somewhere(page):
+    """Those within a page, or into another, to a heading of it."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if link.startswith("http"):
+            continue
+        file, _, heading = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in [re.sub(r"[^\w\- ]", "", words.lower()).replace(" ", "-") for words in headings]
 
 
 def test_its_picture_and_that_of_contributing_show_the_rooms_there_are():
@@ -34,17 +148,133 @@ def test_its_picture_and_that_of_contributing_show_the_rooms_there_are():
     assert [file for file in files if not (paths.ROOT / "lib/manyviews" / file).exists()] == []
 
 
-def test_it_lists_every_profile_and_every_notebook():
-    notebooks = [path.stem for path in paths.NOTEBOOKS.glob("*.ipynb")]
-    assert [name for name in (*profile_names(), *notebooks) if f"`{name}`" not in TEXT] == []
+def test_every_notebook_and_every_profile_is_told():
+    notebooks = {path.stem for path in paths.NOTEBOOKS.glob("*.ipynb")}
+    told = set(re.findall(r"^\| `(\d\d_\w+)` \|", TEXT, re.MULTILINE))
+    assert told == notebooks
+    for text in (TEXT, HOW_TO):
+        assert [name for name in profile_names() if f"`{name}`" not in text] == []
+
+
+def test_the_reference_is_that_of_the_code():
+    """And tells every key of a configuration, and every run."""
+    text = REFERENCE.read_text(encoding="utf-8")
+    assert with_tables(text) == text, "run tests/refresh_docs.py"
+    sections = [field.annotation for field in RunConfig.model_fields.values()]
+    keys = [key for section in sections for key in getattr(section, "model_fields", {})]
+    assert len(keys) > 50
+    assert [name for name in (*keys, *run_specs().runs) if f"| `{name}` |" not in text] == []
+    assert "| `epochs` | whole number, at least 1 | `50` |" in text
+    assert "| `hue` | number, at least 0, at most 0.5 | `0.1` | turns of the colour wheel |" in text
+
+
+def test_the_reference_tells_the_environment_variables_that_are_read():
+    code = [path.read_text(encoding="utf-8") for path in (paths.ROOT / "lib").rglob("*.py")]
+    read = {name for text in code for name in re.findall(r"\"(MANYVIEWS_\w+)\"", text)}
+    told = re.findall(r"^\| `(MANYVIEWS_\w+)` \|", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(told) == read
+
+
+def test_the_fractals_are_described_by_their_constants():
+    text = " ".join((paths.ROOT / "data/README.md").read_text(encoding="utf-8").split())
+    for words in (
+        f"changed by up to {100 * fractals.MAP_JITTER:.0f} %",
+        f"rotated by up to {fractals.ROTATION} radians",
+        f"gain of up to {100 * fractals.GAIN:.0f} %",
+        f"offset of up to {fractals.OFFSET:.0f} of 255",
+    ):
+        assert words in text
+
+
+def test_it_can_be_cited():
+    cited = yaml.safe_load((paths.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited.keys() >= {"cff-version", "message", "title", "authors"}
+    assert (cited["type"], cited["license"]) == ("software", "MIT")
+
+
+# --------------------------------------------------------------------------------------------- commands
+
+
+@pytest.fixture
+def own_profile(tmp_path, monkeypatch):
+    """The profile `mine`, made as README says."""
+    shutil.copytree(paths.PROFILES, tmp_path / "profiles")
+    source, data = re.search(
+        r"`notebooks/profiles/([\w-]+)\.yaml` to `mine.yaml`.*?`(data: \{.*?\})`", TEXT, re.S
+    ).groups()
+    text = (paths.PROFILES / f"{source}.yaml").read_text(encoding="utf-8")
+    text = re.sub(r"^data: .*$", data, text.replace(f"profile: {source}", "profile: mine"), flags=re.M)
+    (tmp_path / "profiles/mine.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(paths, "PROFILES", tmp_path / "profiles")
+
+
+def test_each_call_of_run_all_has_options_profiles_runs_and_studies_that_there_are(own_profile):
+    calls = [(page, arguments) for page, arguments in commands("./run_all.sh") if arguments != ["--help"]]
+    assert {"README.md", "how-to.md", "CONTRIBUTING.md"} <= {page for page, _ in calls}
+    for page, arguments in calls:
+        try:
+            parse_arguments(arguments)
+        except SystemExit:
+            pytest.fail(f"{page}: ./run_all.sh {shlex.join(arguments)}")
+
+
+def test_each_call_of_export_has_the_arguments_that_it_takes(monkeypatch):
+    exported = []
+    monkeypatch.setattr(export, "export", lambda folder, out: exported.append(folder))
+    calls = commands("python -m manyviews.export")
+    assert calls
+    for _, arguments in calls:
+        assert export.main(arguments) == 0
+    for folder in exported:
+        *_, profile, run, seed = folder.parts
+        assert (profile in profile_names(), run in run_specs().runs, seed[:4]) == (True, True, "seed")
+
+
+def test_files_in_commands_are_there():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES_WITH_COMMANDS)
+    files = re.findall(r"(?:run_tests\.sh|bin/python|env create -f) ([\w./]+)", text)
+    assert len(files) >= 4
+    assert [file for file in files if not (paths.ROOT / file).exists()] == []
+
+
+@named(PAGES_WITH_COMMANDS)
+def test_snippets_import_what_there_is(page):
+    for snippet in python_snippets(page):
+        for node in ast.walk(ast.parse(snippet)):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("manyviews"):
+                module = importlib.import_module(node.module)
+                assert [name.name for name in node.names if not hasattr(module, name.name)] == []
 
 
 def test_its_twenty_lines_train_on_an_array_of_ones_own_images(capsys):
     """Images of two kinds, dark and bright at random: even so short a training leaves them apart."""
-    snippet = next(code for code in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if "Trainer" in code)
+    snippet = next(code for code in python_snippets(README) if "Trainer" in code)
     labels = torch.arange(130) % 2
     noise = np.random.default_rng(0).integers(0, 100, (130, 3, 8, 8))
     images = torch.from_numpy((noise + 120 * labels.numpy()[:, None, None, None]).astype(np.uint8))
     torch.manual_seed(0)
     exec(snippet, {"images": images, "labels": labels})
     assert float(re.search(r"tensor\((.+)\)", capsys.readouterr().out).group(1)) > 0.8
+
+
+def test_the_parameters_of_a_variant_make_it_a_profile_of_its_own():
+    snippet = next(code for code in python_snippets(paths.ROOT / "docs/how-to.md") if "overrides" in code)
+    parameters = {}
+    exec(snippet, {}, parameters)
+    variant, demo = notebook_profile(parameters), load_profile("demo")
+    assert variant.profile not in profile_names()
+    assert variant.training.temperature != demo.training.temperature
+    assert variant.data == demo.data
+
+
+def test_the_lines_that_read_an_export_read_it(tmp_path):
+    snippet = next(code for code in python_snippets(paths.ROOT / "docs/how-to.md") if "ImageEncoder" in code)
+    config = small_run()
+    model = make_simclr(depth=config.depth, stem=config.stem, **dict(config.network))
+    (tmp_path / "models.py").write_text(export.models_source(config), encoding="utf-8")
+    save_file(model.state_dict(), tmp_path / export.FINAL_WEIGHTS)
+    code = f"import torch\nimages = torch.rand(2, 3, 8, 8)\n{snippet}\nprint(tuple(features.shape))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"(2, {config.network.feature_dim})"

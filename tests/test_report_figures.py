@@ -12,7 +12,9 @@ from manyviews.config.runs import run_specs
 from manyviews.report import figures
 from manyviews.report.tables import MEASURE_TITLES
 from manyviews.runs.store import CURVES
+from manyviews.stats import frontier
 from manyviews.stats.compare import accuracy_table, compare, factorial_effects
+from manyviews.stats.dose import dose_curve
 from manyviews.stats.scaling import error_curve
 
 KNN, SPECS = "id_knn_accuracy", run_specs()
@@ -22,16 +24,18 @@ RUNS = made_up_runs(FINALS)
 MANY = made_up_runs(
     {
         name: [0.3 + 0.017 * i, 0.33 + 0.017 * i, 0.34 + 0.017 * i]
-        for i, name in enumerate([*FACTORIAL, *LENGTHS])
+        for i, name in enumerate(dict.fromkeys([*FACTORIAL, *LENGTHS, "distinct2", "distinct4"]))
     }
 )
-UNIT = re.compile(r"\(%\)|\(points\)|points above|Epoch|steps|thousands|10\^|\(s\)|no unit")
+UNIT = re.compile(r"\(%\)|\(points\)|points above|Epoch|steps|thousands|10\^|\(s\)|no unit|Distinct views")
 FIGURES = {
     "curves": lambda: figures.learning_curves(MANY, FACTORIAL, [KNN], list(figures.COSTS)),
     "grid": lambda: figures.learning_curves(RUNS, FINALS, CURVES, ["epoch", "views_forwarded"]),
     "differences": lambda: figures.intervals(compare(MANY, "factorial", [KNN], 0.02, SPECS), 0.02),
     "effects": lambda: effects_figure(),
     "accuracies": lambda: figures.intervals(accuracy_table(RUNS, FINALS, CURVES), x="Accuracy (%)"),
+    "doses": lambda: figures.doses({"Dose": dose_curve(MANY, "dose", KNN, 0.02, SPECS)}, 0.02),
+    "recipes": lambda: figures.recipes(frontier.recipes(MANY, KNN, "baseline")),
     "forecasts": lambda: figures.forecasts(error_curve(MANY, LENGTHS, KNN), KNN),
 }
 
@@ -68,8 +72,8 @@ def test_a_curve_is_the_mean_over_the_seeds_in_percent_in_a_band_of_their_range(
 
 def test_each_run_is_drawn_once_in_a_style_of_its_own():
     """Without colour too; a run under a second name is the same run."""
-    runs = MANY | {"adamw": MANY["baseline"]}
-    figure = figures.learning_curves(runs, [*FACTORIAL, "adamw"], [KNN])
+    runs = MANY | {"temperature_05": MANY["baseline"]}
+    figure = figures.learning_curves(runs, [*FACTORIAL, "temperature_05"], [KNN])
     lines = [line for line in figure.axes[0].lines if "n = 3" in line.get_label()]
     assert [line.get_label() for line in lines] == [f"{SPECS.title(name)} (n = 3)" for name in FACTORIAL]
     styles = {
@@ -111,7 +115,7 @@ def test_a_legend_tells_the_intervals_apart_and_counts_the_seeds():
         "over images",
     }
     assert legend.get_title().get_text() == "95% intervals, n = 3 seed(s)"
-    one = made_up_runs({"baseline": [0.5], "baseline_joint": [0.6]})
+    one = made_up_runs({"baseline": [0.5], "joint": [0.6]})
     (legend,) = figures.intervals(compare(one, "batchnorm", [KNN], 0.02, SPECS), 0.02).legends
     assert {words.get_text() for words in legend.get_texts()} == {"within 2 points", "over images"}
     assert legend.get_title().get_text() == "95% intervals, n = 1 seed(s)"
@@ -131,6 +135,29 @@ def test_the_originals_numbers_stand_in_the_rows_of_their_run_and_measure():
     }
 
 
+def test_doses_stand_beside_a_band_around_fresh_views():
+    """Two and four distinct views, and as many fresh ones as four epochs of two draw."""
+    curve = dose_curve(MANY, "dose", KNN, 0.02, SPECS)
+    ax = FIGURES["doses"]().axes[0]
+    dots = next(line for line in ax.lines if line.get_marker() == "o")
+    assert list(dots.get_xdata()) == list(curve["distinct"].dropna()[curve["mean"].notna()]) == [2, 4, 8]
+    assert list(dots.get_ydata()) == pytest.approx(list(100 * curve["mean"].dropna()))
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["2", "4", "8\nfresh"]
+    (band,) = ax.patches
+    level = 100 * curve["mean"].iloc[-1]
+    assert (band.get_y(), band.get_height()) == (pytest.approx(level - 2), pytest.approx(4))
+
+
+def test_the_frontier_is_a_line_through_the_best_at_each_cost():
+    table = frontier.recipes(MANY, KNN, "baseline")
+    ax = FIGURES["recipes"]().axes[0]
+    line = next(line for line in ax.lines if line.get_label() == "the best at each cost")
+    best = table[table["frontier"]]
+    assert list(line.get_ydata()) == pytest.approx(list(100 * best["mean"]))
+    named = {words.get_text() for words in ax.texts}
+    assert named == {SPECS.title(name) for name in (*best["run"], "baseline", "views8")}
+
+
 def test_the_held_out_length_is_set_apart():
     ax = FIGURES["forecasts"]().axes[0]
     by_label = {line.get_label(): line for line in ax.lines}
@@ -148,6 +175,8 @@ def test_of_nothing_there_is_no_figure_and_the_page_says_so(capsys):
     assert figures.learning_curves({}, FINALS, [KNN]) is None
     assert figures.intervals(nothing, 0.02) is None
     assert figures.forecasts(None, KNN) is None
+    assert figures.doses({"Dose": dose_curve({}, "dose", KNN, 0.02, SPECS)}, 0.02) is None
+    assert figures.recipes(frontier.recipes({}, KNN, "baseline")) is None
     figures.show(None, "Differences: views drawn once")
     assert capsys.readouterr().out == "Differences: views drawn once: not run\n"
 

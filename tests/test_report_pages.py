@@ -4,11 +4,14 @@ import copy
 import re
 
 import nbformat
+import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from manyviews.report.pages import clean, export_page
 
+TABLE = pd.DataFrame({"k-NN": ["43.3", "18.0"]}, pd.Index(["measured", "the original"], name="Run")).to_html()
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
@@ -18,14 +21,14 @@ def notebook() -> nbformat.NotebookNode:
         data={"image/png": PNG, "text/plain": "<Figure>"},
         metadata={"image/png": {"alt": "Curves of two runs"}, "filename": "curves"},
     )
-    table = {"text/html": "<div><style scoped>td {}</style><table><tr><td>43.3</td></tr></table></div>"}
+    table = {"text/html": f"<div><style scoped>td {{}}</style>{TABLE}</div>"}
     outputs = [
         figure,
         new_output("display_data", data=table),
         new_output("stream", name="stderr", text="a progress bar"),
     ]
     cells = [
-        new_markdown_cell("# Many Views?\n\nSee [controls](controls.md)."),
+        new_markdown_cell("# Many Views?\n\nSee [controls](controls.md).\n\n## Cost"),
         new_code_cell("profile = 'demo'", metadata={"tags": ["injected-parameters"]}),
         new_code_cell(
             "secret_code()", outputs=outputs, execution_count=1, metadata={"execution": {"iopub": "12:00"}}
@@ -36,7 +39,7 @@ def notebook() -> nbformat.NotebookNode:
 
 @pytest.fixture
 def page(tmp_path):
-    path = tmp_path / "demo" / "08_report.ipynb"
+    path = tmp_path / "demo" / "10_report.ipynb"
     path.parent.mkdir()
     nbformat.write(clean(notebook()), path)
     return export_page(path, path.parent, "report")
@@ -58,6 +61,24 @@ def test_a_page_shows_results_with_texts_for_figures_and_no_code(page):
         assert "a progress bar" not in words
 
 
+def test_a_table_has_one_row_of_headings_and_a_box_that_scrolls(page):
+    """Each heading says what it is of, and the original's row can be told from ours."""
+    table = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").find("table")
+    heads = [[cell.get_text() for cell in row(["th", "td"])] for row in table.thead("tr")]
+    assert heads == [["Run", "k-NN"]]
+    assert {cell["scope"] for cell in table.thead("th")} == {"col"}
+    assert {cell["scope"] for cell in table.tbody("th")} == {"row"}
+    assert [row.get("class") for row in table.tbody("tr")] == [None, ["quoted"]]
+    assert (table.parent["tabindex"], table.parent["class"]) == ("0", ["scroll"])
+
+
+def test_the_contents_lead_to_the_headings(page):
+    soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+    links = {link["href"]: link.get_text() for link in soup.nav("a")}
+    assert links == {"#Cost": "Cost"}
+    assert soup.find(id="Cost").name == "h2"
+
+
 def test_pages_lead_to_those_of_their_own_kind(page):
     assert 'href="controls.html"' in page.read_text(encoding="utf-8")
     assert "(controls.md)" in page.with_suffix(".md").read_text(encoding="utf-8")
@@ -76,10 +97,10 @@ def test_equal_results_make_equal_pages(page):
     later.metadata["papermill"]["start_time"] = "13:00"
     later.cells[1].id, later.cells[2].metadata["execution"] = "drawn-anew", {"iopub": "13:00"}
     for cell, first in zip(
-        later.cells, nbformat.read(page.parent / "08_report.ipynb", as_version=4).cells, strict=True
+        later.cells, nbformat.read(page.parent / "10_report.ipynb", as_version=4).cells, strict=True
     ):
         cell.id = cell.id if cell.id == "drawn-anew" else first.id
-    path = page.parent.parent / "later" / "08_report.ipynb"
+    path = page.parent.parent / "later" / "10_report.ipynb"
     path.parent.mkdir()
     nbformat.write(clean(copy.deepcopy(later)), path)
     export_page(path, path.parent, "report")

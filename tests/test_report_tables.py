@@ -1,5 +1,7 @@
 """Tables and sentences say what the runs say, and "not run" of what is not there."""
 
+import re
+
 import pytest
 from made_up import made_up_predictions, made_up_profile, made_up_run, made_up_runs
 
@@ -9,6 +11,8 @@ from manyviews.report import tables, text
 from manyviews.runs.store import CURVES, Results
 from manyviews.stats.claims import verdicts, verdicts_table
 from manyviews.stats.compare import compare
+from manyviews.stats.dose import dose_curve
+from manyviews.stats.frontier import recipes
 
 KNN, SPECS, PROFILE = "id_knn_accuracy", run_specs(), made_up_profile()
 ORIGINAL = SPECS.of_study("original")
@@ -26,47 +30,41 @@ ESTIMATE = {
 NAN = float("nan")
 
 
-def test_an_accuracy_comes_with_both_half_widths_and_its_seeds():
-    assert tables.accuracy_text(ESTIMATE) == "12.3 ± 2.5 (± 1.0, n = 3)"
+def test_an_accuracy_comes_with_half_of_the_wider_interval():
+    """Over seeds 10 to 15, over images 11 to 13: 2.5. Of one seed, that over images."""
+    assert tables.accuracy_text(ESTIMATE) == "12.3 ± 2.5"
     one = ESTIMATE | {"seed_low": NAN, "seed_high": NAN, "n": 1.0}
-    assert tables.accuracy_text(one) == "12.3 (± 1.0, n = 1)"
-    few_labels = ESTIMATE | {"image_low": NAN, "image_high": NAN}
-    assert tables.accuracy_text(few_labels) == "12.3 ± 2.5 (n = 3)"
+    assert tables.accuracy_text(one) == "12.3 ± 1.0"
+    assert tables.accuracy_text(one | {"image_low": NAN, "image_high": NAN}) == "12.3"
 
 
-def test_a_difference_comes_with_both_intervals_and_its_sign():
-    text_of = tables.difference_text
-    assert text_of(ESTIMATE) == "+12.3 (seeds +10.0 to +15.0; images +11.0 to +13.0; n = 3)"
-    below = ESTIMATE | {
-        "mean": -0.05,
-        "seed_low": NAN,
-        "seed_high": NAN,
-        "image_low": -0.07,
-        "image_high": 0.01,
-    }
-    assert text_of(below | {"n": 1.0}) == "-5.0 (images -7.0 to +1.0; n = 1)"
-    assert text_of({"mean": NAN, "note": "no seed in common"}) == "no seed in common"
-    assert text_of({"mean": NAN, "note": ""}) == "not run"
+def test_a_difference_comes_with_the_outer_ends_of_its_intervals_and_its_sign():
+    assert tables.difference_text(ESTIMATE | {"image_high": 0.16}) == "+12.3 (+10.0 to +16.0)"
+    below = {"mean": -0.05, "seed_low": NAN, "seed_high": NAN, "image_low": -0.07, "image_high": 0.01}
+    assert tables.difference_text(below) == "-5.0 (-7.0 to +1.0)"
+    assert tables.difference_text({"mean": NAN, "note": "no seed in common"}) == "no seed in common"
+    assert tables.difference_text({"mean": NAN, "note": ""}) == "not run"
 
 
-def test_measured_accuracies_stand_below_the_originals():
+def test_measured_accuracies_stand_above_ones_own_and_the_originals():
     """Each measure of each run under its own name; t interval of 20, 22, 24: 4.303 * 2 / sqrt(3) = 5.0."""
-    table = tables.accuracies(RUNS, None)
+    own = Results(made_up_runs({"baseline": [0.19]}), None, published=False)
+    table = tables.accuracies(Results(RUNS, None, published=True), own)
     assert list(table.columns) == [tables.MEASURE_TITLES[measure] for measure in CURVES]
-    original = table.loc[("ResNet-18, 2 views", "the original")]
-    assert list(original) == ["18.0", "20.0", "12.0", "19.0"]
-    measured = table.loc[("ResNet-18, 2 views", "measured")]
-    assert [cell.split()[0] for cell in measured] == ["22.0", "28.0", "17.0", "25.5"]
-    assert measured.iloc[0].startswith("22.0 ± 5.0 (± ")
-    assert set(table.loc[("ResNet-34, 2 views", "the original")]) == {"no number"}
+    of_baseline = table.loc["ResNet-18, 2 views"]
+    assert list(of_baseline.index) == ["measured, n = 3", "yours, n = 1", "the original"]
+    assert [cell.split()[0] for cell in of_baseline.iloc[0]] == ["22.0", "28.0", "17.0", "25.5"]
+    assert of_baseline.iloc[0, 0] == "22.0 ± 5.0"
+    assert of_baseline.iloc[1, 0].startswith("19.0 ± ")
+    assert list(of_baseline.iloc[2]) == ["18.0", "20.0", "12.0", "19.0"]
+    assert list(table.loc["ResNet-34, 2 views"].index) == ["measured, n = 3"]
     assert list(table.loc[("ResNet-34, 8 views", "the original")]) == ["30.0", "32.0", "19.0", "24.0"]
-    assert table.loc[("ResNet-34, 8 views", "measured")].iloc[0].startswith("44.0 ± ")
     assert set(table.loc[("ResNet-18, supervised", "measured")]) == {"not run"}
 
 
 def test_baselines_stand_below_the_runs():
     """Raw pixels, and the initial weights of each of the two networks: 10 % for k-NN on training classes."""
-    table = tables.accuracies(RUNS, made_up_predictions(0.31)).xs("measured", level=1)
+    table = tables.accuracies(Results(RUNS, made_up_predictions(0.31), published=True)).xs("", level=1)
     assert list(table.loc["Raw pixels"]) == ["31.0", "37.0", "26.0", "34.5"]
     networks = [name for name in table.index if name.startswith("Random")]
     assert networks == [f"Random initialisation: depth {d}" for d in ("18, stem conv3", "34, stem conv7")]
@@ -85,19 +83,21 @@ def test_seen_and_unseen_classes_are_compared_on_equal_terms():
 
 
 def test_a_comparison_says_how_each_run_differs_and_what_it_cost():
-    """Two views of ResNet-34 against eight: 15, 18 and 15 points below for as many steps."""
-    runs = made_up_runs({"views8": FINALS["views8"], "resnet34_long": FINALS["resnet34"]})
-    table = tables.comparison(runs, compare(runs, "equal_steps", [KNN], 0.02, SPECS))
-    eight, two, missing = (table.loc[SPECS.title(name)] for name in SPECS.members("equal_steps"))
-    assert (eight["Relation"], eight["Difference (points)"]) == ("reference", "")
-    assert two["Difference (points)"].startswith("-16.0 (seeds ")
-    assert two["Relation"] == "lower"
-    assert (two["linear (%)"], two["unseen, in folds (%)"], two["initial (%)"]) == ("34.0", "24.0", "10.0")
-    for cost in ("Steps", "Views forwarded", "MACs of training (G)"):
-        assert eight[cost] == two[cost] != ""
-    assert (eight["Epochs"], two["Epochs"]) == ("4", "16")
+    """4 x the epochs with the rate moved per step and per epoch: 15, 18 and 15 points below."""
+    runs = made_up_runs({"length_4": FINALS["views8"], "length_4_epochs": FINALS["resnet34"]})
+    runs["resnet18_views8"] = runs["length_4"]
+    table = tables.comparison(runs, compare(runs, "identity", [KNN], 0.02, SPECS))
+    four, same, other, missing = (table.loc[SPECS.title(name)] for name in SPECS.members("identity"))
+    assert (four["Relation"], four["Difference (points)"]) == ("reference", "")
+    assert same["Difference (points)"] == "the same run as ResNet-18, 4 x epochs"
+    assert other["Difference (points)"].startswith("-16.0 (-20")
+    assert (other["Relation"], other["n"]) == ("lower", "3")
+    assert (other["linear (%)"], other["k-NN, unseen (%)"]) == ("34.0", "24.0")
+    for cost in ("Steps", "MACs of training (G)"):
+        assert four[cost] == other[cost] != ""
     assert missing.iloc[0] == "not run"
-    assert missing["Difference (points)"].startswith("not run: resnet34_long_epochs")
+    assert missing["Difference (points)"].startswith("not run: views8_epochs")
+    assert len(table.columns) <= 8
 
 
 def test_differences_name_both_sides_and_the_measure():
@@ -114,12 +114,19 @@ def test_a_verdict_has_a_line_and_its_numbers_another():
     judged = verdicts(RUNS, made_up_predictions(0.31), PROFILE.claims, SPECS)
     table = tables.verdicts(judged)
     assert list(table.index) == list("ABCDE")
-    assert list(table.loc["C", ["As it compared", "Verdict"]]) == ["supported", "not tested"]
+    assert table.loc["C", "Seen here as it compared"] == "supported"
+    assert table.loc["C", "Outcome"] == "✗ longer training, not more views"
+    assert table.loc["C", "What decides (points)"].startswith(
+        "ResNet-34, 8 views − ResNet-34, 2 views: +16.0 ("
+    )
+    assert table.loc["C", "n"] == "3"
+    assert list(table.loc["A", ["Outcome", "n"]]) == ["? not tested", ""]
+    assert table.loc["A", "What decides (points)"].startswith("not run: resnet34_conv3")
     numbers = tables.differences(verdicts_table(judged)).reset_index()
     of_c = numbers[numbers["claim"] == "C"].set_index("compared")
     assert of_c.loc["as reported", "Difference of"] == "ResNet-34, 8 views − ResNet-34, 2 views"
     assert of_c.loc["as reported", "Points"].startswith("+16.0 (")
-    assert of_c.loc["controlled", "Points"] == "not run: resnet34_long"
+    assert of_c.loc["controlled", "Points"] == "not run: k4_outside, joint"
     assert list(of_c["Outcome"]) == ["supported", "not tested"]
     of_b = numbers[(numbers["claim"] == "B") & (numbers["compared"] == "as reported")]
     assert of_b["Difference of"].item() == "ResNet-34, 8 views since epoch 3"
@@ -127,14 +134,35 @@ def test_a_verdict_has_a_line_and_its_numbers_another():
     assert of_e == {f"ResNet-34, 8 views − {name}" for name in ("raw pixels", "random initialisation")}
 
 
-def test_a_plateau_is_read_over_the_last_quarter():
-    """From 10 to 22 % in four epochs, of which the last adds a tenth of the way."""
-    table = tables.plateau(RUNS, ORIGINAL, PROFILE.claims)
-    row = table[table["Run"] == "ResNet-18, 2 views"].iloc[0]
-    assert list(row.iloc[3:]) == [10.0, 3, 20.8, 22.0, 1.2]
-    said = text.plateau(RUNS, ORIGINAL, PROFILE.claims).data
-    assert "less than 1.0 points over the last 25 % of its epochs" in said
-    assert "The last learning rate was 2% of the peak" in said
+def answers(finals) -> str:
+    """32 distinct views are all that four times the four epochs draw."""
+    runs = made_up_runs(finals)
+    runs |= {"distinct32_4": runs["length_4"]} if "length_4" in runs else {}
+    return text.answers(Results(runs, None, published=False), PROFILE).data
+
+
+def test_the_five_answers_follow_from_the_results():
+    """Each with its number: a gain, doses too few and enough, arms that gain, recipes at two prices."""
+    doses = {"length_4": [0.71, 0.72, 0.73], "distinct2_4": [0.40, 0.42, 0.41]}
+    doses |= {f"distinct{n}_4": [0.7 + n / 1e4, 0.715, 0.725] for n in (4, 8, 16)}
+    arms = {"joint": [0.30, 0.31, 0.32], "k4_outside": [0.45, 0.46, 0.47], "k8_outside": [0.33, 0.29, 0.31]}
+    said = answers(FINALS | doses | arms)
+    identity, gain, dose, interaction, budget = re.findall(r"\d\. \*\*(.*?)(?=\n\d\. |$)", said, re.DOTALL)
+    assert "8 fresh views an epoch are 4 passes" in identity
+    assert "gain of 4 times the training: +16.0 (" in gain.replace("\n", " ")
+    assert "**4 distinct views suffice**" in dose
+    assert "2 are too few (with 2: -31.0 points)" in dose
+    assert "gain in 1 of 2 ways; the best, 4 in a batch, SupCon L_out: +15.0 (" in interaction
+    assert "(22.0 %), *4 in a batch, SupCon L_out* gives 46.0 %" in budget
+    assert "*ResNet-18, 4 x epochs* gives 72.0 %" in budget
+
+
+def test_answers_without_runs_say_so_and_one_seed_decides_nothing():
+    assert answers({}).count("ot run") == 5
+    one = answers({"length_4": [0.7], "distinct2_4": [0.3], "joint": [0.3], "k4_outside": [0.5]})
+    assert "suffice" not in one
+    assert "none of 1 ways" in one
+    assert "n = 1" in one
 
 
 def test_other_probes_are_shown_for_each_run_and_kind_of_class():
@@ -145,15 +173,6 @@ def test_other_probes_are_shown_for_each_run_and_kind_of_class():
     assert list(of_ood.iloc[0]) == [10.0, 22.0, 28.0, 44.0]
     assert list(of_id.iloc[1]) == [22.0, 34.0, 40.0, 56.0]
     assert of_id.index[0] == ("fc", False, "knn", "5")
-
-
-def test_confusion_has_the_class_in_rows():
-    """Made-up errors go to the next class or the third after it, never back."""
-    table = tables.confusion(RUNS["views8"])
-    names = RUNS["views8"][0].class_names(KNN)
-    for (row, column), value in table.stack().items():
-        ahead = (names.index(column) - names.index(row)) % 10
-        assert (value > 0) == (ahead in (0, 3 if names.index(row) % 2 else 1))
 
 
 def test_yours_agree_with_the_published_where_intervals_overlap():
@@ -195,11 +214,11 @@ def test_images_and_cost_are_told():
 
 
 NOTHING = {
-    "accuracies": lambda: tables.accuracies({}, None),
+    "accuracies": lambda: tables.accuracies(Results({}, None, published=True)),
     "equal terms": lambda: tables.equal_terms({}),
     "sweep": lambda: tables.sweep({}, "id"),
-    "plateau": lambda: tables.plateau({}, ORIGINAL, PROFILE.claims),
-    "confusion": lambda: tables.confusion([]),
+    "dose": lambda: tables.dose(dose_curve({}, "dose", KNN, 0.02, SPECS)),
+    "recipes": lambda: tables.recipes(recipes({}, KNN, "baseline")),
     "comparison": lambda: tables.comparison({}, compare({}, "dose", [KNN], 0.02, SPECS)),
     "differences": lambda: tables.differences(compare({}, "dose", [KNN], 0.02, SPECS)),
     "findings": lambda: tables.differences(verdicts_table(verdicts({}, None, PROFILE.claims, SPECS))),
@@ -207,8 +226,8 @@ NOTHING = {
     "cost": lambda: tables.cost({}, ORIGINAL),
     "data": lambda: tables.data_facts({}),
     "environment": lambda: tables.environment({}),
-    "state": lambda: text.state(Results({}, None), ORIGINAL).data,
-    "curves": lambda: text.plateau({}, ORIGINAL, PROFILE.claims).data,
+    "state": lambda: text.state(Results({}, None, published=True), ORIGINAL).data,
+    "answers": lambda: answers({}),
 }
 
 
@@ -222,9 +241,9 @@ def test_what_was_not_run_is_called_so(name):
 
 def test_the_state_of_results_warns_of_all_that_a_reader_must_know():
     """Each warning where it is due, and nowhere else."""
-    rising = Results(RUNS, made_up_predictions(0.05))
+    rising = Results(RUNS, made_up_predictions(0.05), published=True)
     plain = text.state(rising, ORIGINAL).data
-    assert "3 of 4 runs are there, with 3 seed(s) each" in plain
+    assert "3 of 4 runs are there (published with the project), with 3 seed(s) each" in plain
     assert "Synthetic" in plain
     assert "none of the runs end below that" in plain
     assert "probes of all of them converged" in plain
@@ -233,7 +252,8 @@ def test_the_state_of_results_warns_of_all_that_a_reader_must_know():
     worse = made_up_runs({"baseline": [0.05], "views8": [0.4, 0.5]}, synthetic=False)
     worse["views8"][0].environment["precision"] = "bfloat16"
     worse["views8"][1].summary["linear_converged"] = False
-    said = text.state(Results(worse, made_up_predictions(0.3)), ORIGINAL, {"resnet34, seed0": "no loss"}).data
+    results = Results(worse, made_up_predictions(0.3), published=False)
+    said = text.state(results, ORIGINAL, {"resnet34, seed0": "no loss"}).data
     for warning in (
         "n = 1 for some",
         "computed in bfloat16 and float32",

@@ -41,12 +41,15 @@ def missing(names, seeds, **changes) -> list[tuple[str, int]]:
 
 
 def test_what_is_there_is_not_made_again_and_seeds_of_a_run_follow_each_other():
-    names = ["resnet34_long", "frozen2"]
+    names = ["resnet34_conv3_4", "distinct2_4"]
     assert missing(names, [0, 1]) == [(name, seed) for name in names for seed in (0, 1)]
-    pretend("resnet34_long", 0)
-    assert missing(["resnet34_long"], [0, 1]) == [("resnet34_long", 1)]
-    assert missing(["resnet34_long"], [0, 1], force=True) == [("resnet34_long", 0), ("resnet34_long", 1)]
-    assert state_of(paths.run_folder("small", "resnet34_long", 0)) is RunState.MARKED
+    pretend("resnet34_conv3_4", 0)
+    assert missing(["resnet34_conv3_4"], [0, 1]) == [("resnet34_conv3_4", 1)]
+    assert missing(["resnet34_conv3_4"], [0, 1], force=True) == [
+        ("resnet34_conv3_4", 0),
+        ("resnet34_conv3_4", 1),
+    ]
+    assert state_of(paths.run_folder("small", "resnet34_conv3_4", 0)) is RunState.MARKED
 
 
 def test_what_two_names_need_is_made_once():
@@ -54,16 +57,16 @@ def test_what_two_names_need_is_made_once():
 
 
 def test_a_run_of_another_configuration_is_an_error():
-    pretend("frozen2", 0)
-    message = r"temperature is 0.5 there and 0.1 here.*--runs frozen2 --seeds 0 --force"
+    pretend("distinct2_4", 0)
+    message = r"temperature is 0.5 there and 0.1 here.*--runs distinct2_4 --seeds 0 --force"
     with pytest.raises(ConfigError, match=message):
-        missing(["frozen2"], [0], training={"temperature": 0.1})
+        missing(["distinct2_4"], [0], training={"temperature": 0.1})
 
 
 def test_two_processes_make_runs_and_one_that_fails_keeps_none_from_running(capsys):
     """One of the runs blows up; the message is the run's own. Each has one thread."""
     blows_up = small_run("length_half", training={"optimizer": "sgd", "learning_rate": 1e300})
-    configs = [small_run("length_half", 1), blows_up, small_run("adamw")]
+    configs = [small_run("length_half", 1), blows_up, small_run("temperature_01")]
     jobs = [Job(run_title(config.run, config.seed), partial(make_run, config), config) for config in configs]
     reasons = do_jobs(jobs, at_once=2)
     assert len(reasons) == 1
@@ -88,9 +91,9 @@ def test_an_unexpected_error_is_told_and_stops_no_other_job():
 
 
 def test_a_run_that_another_process_has_is_left_to_it():
-    with run_lock(paths.run_folder("small", "frozen2", 0)):
-        assert make_run(small_run("frozen2")) == ""
-    assert state_of(paths.run_folder("small", "frozen2", 0)) is RunState.ABSENT
+    with run_lock(paths.run_folder("small", "distinct2_4", 0)):
+        assert make_run(small_run("distinct2_4")) == ""
+    assert state_of(paths.run_folder("small", "distinct2_4", 0)) is RunState.ABSENT
 
 
 @pytest.mark.parametrize(
@@ -99,14 +102,14 @@ def test_a_run_that_another_process_has_is_left_to_it():
 )
 def test_the_bar_follows_the_epochs_of_a_run(content, fraction):
     """2 of 8 epochs are a quarter; empty, broken off, or of a longer training: the run itself will tell."""
-    config = small_run("frozen2")
+    config = small_run("distinct2_4")
     assert config.training.epochs == 8
     assert fraction_done(config) == 0
-    folder = partial_folder(paths.run_folder("small", "frozen2", 0))
+    folder = partial_folder(paths.run_folder("small", "distinct2_4", 0))
     write_table(pd.DataFrame({"epoch": [0]}), folder / "metrics.csv")
     (folder / "metrics.csv").write_text(content)
     assert fraction_done(config) == fraction
-    pretend("frozen2", 0)
+    pretend("distinct2_4", 0)
     assert fraction_done(config) == 1
 
 

@@ -295,9 +295,9 @@ def test_seeds_give_different_weights_orders_and_views(monkeypatch):
     seen = []
     make_views = train.make_views
 
-    def spy(dataset, images, views, epoch, **settings):
+    def spy(dataset, images, draws, **settings):
         seen.append((settings["seed"], images.tolist()))
-        return make_views(dataset, images, views, epoch, **settings)
+        return make_views(dataset, images, draws, **settings)
 
     monkeypatch.setattr(train, "make_views", spy)
     for seed in (0, 1):
@@ -326,11 +326,11 @@ def test_every_value_of_training_and_views_reaches_the_recipe():
         "brightness": 0.11, "contrast": 0.12, "saturation": 0.13, "hue": 0.14, "grayscale_p": 0.15,
         "blur_p": 0.16, "blur_sigma": (0.2, 1.7), "blur_kernel": 7,
     }  # fmt: skip
-    config = small_run("baseline", training=training, views=views | {"size": 10, "frozen": True})
+    config = small_run("baseline", training=training, views=views | {"size": 10, "distinct": 4})
     recipe = recipe_of(config)
     assert {name: getattr(recipe, name) for name in training} == training
     assert {name: getattr(recipe.strengths, name) for name in views} == views
-    assert (recipe.view_size, recipe.frozen, recipe.n_views) == (10, True, 2)
+    assert (recipe.view_size, recipe.distinct, recipe.n_views) == (10, 4, 2)
 
 
 def test_a_fraction_of_the_images_is_of_each_class():

@@ -6,101 +6,117 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from manyviews.simclr.sampler import ViewSampler
 
+PASSES = st.integers(0, 10_000)
+SEEDS = st.integers(0, 2**31 - 1)
+
 
 @st.composite
-def samplers(draw):
+def samplers(draw, distinct: bool | None = None):
+    """Any sampler, or one with or without a limit to the views of an image."""
     n_images, views_per_batch = draw(st.integers(1, 70)), draw(st.integers(2, 8))
-    return ViewSampler(
-        n_images,
-        views_per_batch * draw(st.integers(1, 5)),
-        draw(st.integers(1, n_images)),
-        draw(st.integers(0, 2**31 - 1)),
-        views_per_batch,
-    )
+    limit = views_per_batch * draw(st.integers(1, 5))
+    limited = draw(st.booleans()) if distinct is None else distinct
+    sizes = (n_images, draw(st.integers(1, n_images)), draw(SEEDS), views_per_batch)
+    return ViewSampler(*sizes, limit if limited else None)
 
 
-@given(samplers(), st.integers(0, 10_000))
-def test_no_batch_holds_an_image_twice(sampler, epoch):
-    for images, views in sampler.epoch(epoch):
-        assert len(images.unique()) == len(images) <= sampler.batch_size
-        assert images.dtype == views.dtype == torch.int64
-        assert views.shape == (len(images), sampler.views_per_batch)
+def draws_of(sampler: ViewSampler, passes: range) -> torch.Tensor:
+    """The draws of each image in some passes one after the other, (N, passes * K)."""
+    of_passes = []
+    for g in passes:
+        images, draws = (torch.cat(part) for part in zip(*sampler.batches(g), strict=True))
+        of_passes.append(draws[images.argsort()])
+    return torch.cat(of_passes, dim=1)
 
 
-@given(samplers(), st.integers(0, 10_000))
-def test_an_epoch_uses_each_view_of_each_image_exactly_once(sampler, epoch):
-    used = torch.zeros(sampler.n_images, sampler.n_views, dtype=torch.int64)
-    batches = torch.zeros(sampler.n_images, dtype=torch.int64)
-    for images, views in sampler.epoch(epoch):
-        used[images[:, None], views] += 1
-        batches[images] += 1
-    assert (used == 1).all()
-    assert len(list(sampler.epoch(epoch))) == len(sampler)
-    assert (batches == sampler.n_views // sampler.views_per_batch).all()
+def order_of(sampler: ViewSampler, g: int) -> list[int]:
+    return torch.cat([images for images, _ in sampler.batches(g)]).tolist()
 
 
-@given(samplers(), st.integers(0, 100))
-def test_order_depends_on_seed_and_epoch_only(sampler, epoch):
-    again = ViewSampler(**vars(sampler))
-    list(again.epoch(epoch + 1))  # what was drawn before has no effect
-    for (images, views), (images2, views2) in zip(sampler.epoch(epoch), again.epoch(epoch), strict=True):
-        assert torch.equal(images, images2)
-        assert torch.equal(views, views2)
+@given(samplers(), PASSES)
+def test_a_pass_is_batches_that_hold_each_image_once(sampler, g):
+    batches = list(sampler.batches(g))
+    assert len(batches) == len(sampler)
+    assert sorted(order_of(sampler, g)) == list(range(sampler.n_images))
+    for images, draws in batches:
+        assert images.dtype == draws.dtype == torch.int64
+        assert draws.shape == (len(images), sampler.views_per_batch)
+    assert all(len(images) == sampler.batch_size for images, _ in batches[:-1])
 
 
-@pytest.mark.parametrize(("seed", "epoch"), [(0, 1), (1, 0)])
-def test_another_seed_or_epoch_gives_another_order(seed, epoch):
-    first = torch.cat([images for images, _ in ViewSampler(100, 2, 10, 0).epoch(0)])
-    other = torch.cat([images for images, _ in ViewSampler(100, 2, 10, seed).epoch(epoch)])
-    assert not torch.equal(first, other)
+@given(samplers(distinct=False), PASSES)
+def test_fresh_views_are_counted_from_the_start_of_training(sampler, g):
+    """So that an epoch is a number of passes, and two epochs are an epoch of twice as many views."""
+    draws = draws_of(sampler, range(g, g + 2))
+    first = g * sampler.views_per_batch
+    assert torch.equal(draws, torch.arange(first, first + draws.shape[1]).expand_as(draws))
 
 
-def test_pairs_views_at_random():
-    """Over many epochs all 28 pairings of eight views come up, about equally often."""
-    sampler = ViewSampler(50, 8, 50, 0)
-    counts = dict.fromkeys(itertools.combinations(range(8), 2), 0)
-    for epoch in range(40):
-        for _, views in sampler.epoch(epoch):
-            for pair in views.sort(dim=1).values.tolist():
-                counts[tuple(pair)] += 1
-    expected = 40 * 50 * 4 / 28  # 286, standard deviation about 17
-    assert all(abs(count - expected) < 5 * 17 for count in counts.values())
+@given(samplers(), st.integers(2, 8), PASSES)
+def test_the_order_of_a_pass_depends_on_seed_and_pass_only(sampler, views_per_batch, g):
+    """Not on how many views there are, nor on what was drawn before."""
+    other = ViewSampler(sampler.n_images, sampler.batch_size, sampler.seed, views_per_batch)
+    list(other.batches(g + 1))
+    assert order_of(other, g) == order_of(sampler, g)
 
 
-def test_pairs_come_in_the_order_of_the_first_runs():
-    """Oracle: a batch order recorded before batches could hold more than two views of an image."""
+def test_another_seed_or_pass_gives_another_order():
+    orders = [order_of(ViewSampler(100, 10, seed), g) for seed in (0, 1) for g in (0, 1)]
+    assert all(a != b for a, b in itertools.combinations(orders, 2))
+
+
+@given(samplers(distinct=True), st.integers(1, 200))
+def test_each_round_uses_each_distinct_view_of_each_image_once(sampler, later):
+    """The first in order, as fresh views come; so training of a round or more sees them all."""
+    passes = sampler.distinct // sampler.views_per_batch
+    first, draws = (draws_of(sampler, range(r * passes, (r + 1) * passes)) for r in (0, later))
+    assert torch.equal(first, torch.arange(sampler.distinct).expand_as(first))
+    assert torch.equal(draws.sort(dim=1).values, first)
+
+
+@pytest.mark.parametrize("views_per_batch", [2, 4])
+def test_any_two_views_of_each_image_meet_in_later_rounds(views_per_batch):
+    """Equally often, by a chi-squared test; and the images of a pass group their views differently."""
+    n_images, n, n_rounds = 20, 8, 200
+    sampler, met = ViewSampler(n_images, n_images, 0, views_per_batch, n), torch.zeros(n_images, n, n)
+    passes = n // views_per_batch
+    for g in range(passes, (1 + n_rounds) * passes):
+        draws = draws_of(sampler, range(g, g + 1))
+        assert len(draws.sort(dim=1).values.unique(dim=0)) > 5
+        pairs = (torch.arange(n_images)[:, None, None], draws[:, :, None], draws[:, None])
+        met.index_put_(pairs, torch.ones(()), accumulate=True)
+    assert (met > 0).all()
+    assert (met.diagonal(dim1=1, dim2=2) == n_rounds).all()  # with itself: a view is there once a round
+    assert stats.chisquare(met.sum(dim=0)[tuple(torch.triu_indices(n, n, 1))]).pvalue > 1e-3
+
+
+def test_batches_are_those_of_earlier_results():
+    """Oracle: recorded batches, of a pass of the first round and one of the third."""
     recorded = [
-        ([2, 0], [[3, 0], [3, 1]]),
-        ([1], [[1, 2]]),
-        ([2, 0], [[2, 1], [0, 2]]),
-        ([1], [[3, 0]]),
+        ([0, 2], [[2, 3], [2, 3]]),
+        ([1], [[2, 3]]),
+        ([1, 0], [[1, 3], [0, 3]]),
+        ([2], [[1, 3]]),
     ]
-    batches = ViewSampler(3, 4, 2, 7).epoch(5)
-    assert [(images.tolist(), views.tolist()) for images, views in batches] == recorded
-
-
-@given(st.integers(1, 70), st.integers(1, 5), st.integers(2, 5), st.integers(0, 100))
-def test_a_group_of_views_is_several_pairs_of_the_same_seed(n_images, n_groups, n_pairs, epoch):
-    """Oracle: the sampler of pairs. Both see the same views, in other company."""
-    n_views = 2 * n_pairs * n_groups
-    pairs = ViewSampler(n_images, n_views, n_images, 3).epoch(epoch)
-    for images, views in ViewSampler(n_images, n_views, n_images, 3, 2 * n_pairs).epoch(epoch):
-        expected = [pair[order.argsort()] for order, pair in itertools.islice(pairs, n_pairs)]
-        assert torch.equal(views[images.argsort()], torch.cat(expected, dim=1))
+    sampler = ViewSampler(3, 2, 7, 2, 4)
+    batches = itertools.chain(sampler.batches(1), sampler.batches(5))
+    assert [(images.tolist(), draws.tolist()) for images, draws in batches] == recorded
 
 
 @pytest.mark.parametrize(
-    ("n_views", "views_per_batch"), [(-2, 2), (0, 2), (3, 2), (8, 3), (4, 8), (4, 1), (4, 0)]
+    ("sizes", "message"),
+    [
+        ({"views_per_batch": 1}, "views_per_batch must be at least 2, not 1"),
+        ({"views_per_batch": 4, "distinct": 6}, "distinct must be a multiple of views_per_batch, 4, not 6"),
+        ({"distinct": 0}, "distinct must be a multiple of views_per_batch, 2, not 0"),
+        ({"batch_size": 0}, "batch_size must lie between 1 and the number of images, 10, not 0"),
+        ({"batch_size": 11}, "batch_size must lie between 1 and the number of images, 10, not 11"),
+    ],
 )
-def test_refuses_views_that_do_not_make_whole_groups(n_views, views_per_batch):
-    with pytest.raises(ValueError, match="n_views must be a multiple of views_per_batch"):
-        ViewSampler(10, n_views, 5, 0, views_per_batch)
-
-
-@pytest.mark.parametrize("batch_size", [0, 11])
-def test_refuses_a_batch_that_would_hold_an_image_twice(batch_size):
-    with pytest.raises(ValueError, match="batch_size must lie between 1 and the number of images, 10"):
-        ViewSampler(10, 2, batch_size, 0)
+def test_refuses_sizes_that_would_break_its_promises(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        ViewSampler(**{"n_images": 10, "batch_size": 5, "seed": 0} | sizes)

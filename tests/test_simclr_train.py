@@ -4,13 +4,15 @@ import itertools
 import math
 import re
 from dataclasses import fields, replace
+from functools import cache
 
 import pytest
 import torch
-from small import small_run
+from small import small_profile, small_run
 
+from manyviews.config.schema import RunConfig
 from manyviews.data.dataset import load_dataset
-from manyviews.runs.run import run
+from manyviews.runs.run import recipe_of, run
 from manyviews.simclr import train
 from manyviews.simclr.losses import multi_view_nt_xent, nt_xent
 from manyviews.simclr.models import SimCLR, make_simclr
@@ -33,7 +35,7 @@ OFF_DEFAULT = Recipe(
     n_views=8, views_per_batch=4, multi_view_loss="inside", temperature=0.3, batch_size=6, joint_forward=True,
     epochs=3, warmup_epochs=1, schedule="constant", decay_fraction=0.4, schedule_per="step",
     optimizer="sgd", learning_rate=0.02, weight_decay=0.01, momentum=0.7,
-    view_size=10, frozen=True, strengths=STRENGTHS,
+    view_size=10, distinct=8, strengths=STRENGTHS,
 )  # fmt: skip
 # What each field is set to instead: its default, unless that needs more images or time than there are.
 INSTEAD = {"n_views": 4, "epochs": 2, "warmup_epochs": 1.5, "batch_size": 8}
@@ -52,6 +54,12 @@ def trainer(recipe: Recipe = SHORT, seed: int = SEED, model: SimCLR | None = Non
     return Trainer(model or network(), IMAGES, recipe, seed, **settings)
 
 
+def trained(recipe: Recipe = SHORT, seed: int = SEED, **settings) -> Trainer:
+    made = trainer(recipe, seed, **settings)
+    made.run()
+    return made
+
+
 def checksum(model: SimCLR, epoch: int) -> dict:
     """Stands for the probes: a number that any change of the weights changes."""
     return {"checksum": sum(p.double().sum().item() for p in model.parameters())}
@@ -66,7 +74,7 @@ def losses(made: Trainer) -> list[float]:
 
 
 def written_out(recipe: Recipe, seed: int) -> tuple[SimCLR, list[float]]:
-    """Training as a loop over its parts, view by view; gives the network and the mean loss of each epoch."""
+    """Training as a loop over its parts, view by view; gives the network and the loss of each step."""
     model, per_batch = network(), 2 * recipe.batch_size // recipe.views_per_batch
     if recipe.optimizer == "sgd":
         optimizer = torch.optim.SGD(
@@ -74,54 +82,48 @@ def written_out(recipe: Recipe, seed: int) -> tuple[SimCLR, list[float]]:
         )
     else:
         optimizer = torch.optim.AdamW(model.parameters(), weight_decay=recipe.weight_decay)
-    sampler = ViewSampler(len(IMAGES), recipe.n_views, per_batch, seed, recipe.views_per_batch)
-    step, means = 0, []
-    for epoch in range(recipe.epochs):
-        of_epoch = []
-        for images, views in sampler.epoch(epoch):
-            x = [
-                make_views(
-                    IMAGES, images, views[:, v], 0 if recipe.frozen else epoch, seed=seed,
-                    size=recipe.view_size or 12, strengths=recipe.strengths, dtype=torch.float64,
-                )
-                for v in range(recipe.views_per_batch)
-            ]  # fmt: skip
-            z = model(torch.cat(x)) if recipe.joint_forward else torch.cat([model(one) for one in x])
-            loss = multi_view_nt_xent(z, recipe.views_per_batch, recipe.temperature, recipe.multi_view_loss)
-            model.zero_grad()
-            loss.backward()
-            optimizer.param_groups[0]["lr"] = learning_rate(recipe, step, len(list(sampler.epoch(0))))
-            optimizer.step()
-            of_epoch.append(loss.item())
-            step += 1
-        means.append(sum(of_epoch) / len(of_epoch))
-    return model, means
+    sampler = ViewSampler(len(IMAGES), per_batch, seed, recipe.views_per_batch, recipe.distinct)
+    passes = recipe.n_views // recipe.views_per_batch  # of an epoch
+    of_steps = []
+    for images, draws in itertools.chain(*(sampler.batches(g) for g in range(recipe.epochs * passes))):
+        x = [
+            make_views(
+                IMAGES, images, draws[:, v], seed=seed, size=recipe.view_size or 12,
+                strengths=recipe.strengths, dtype=torch.float64,
+            )
+            for v in range(recipe.views_per_batch)
+        ]  # fmt: skip
+        z = model(torch.cat(x)) if recipe.joint_forward else torch.cat([model(one) for one in x])
+        loss = multi_view_nt_xent(z, recipe.views_per_batch, recipe.temperature, recipe.multi_view_loss)
+        model.zero_grad()
+        loss.backward()
+        optimizer.param_groups[0]["lr"] = learning_rate(recipe, len(of_steps), passes * len(sampler))
+        optimizer.step()
+        of_steps.append(loss.item())
+    return model, of_steps
 
 
 @pytest.mark.parametrize(
     "recipe",
     [
         OFF_DEFAULT,
-        replace(OFF_DEFAULT, frozen=False, optimizer="adamw", multi_view_loss="pairs", joint_forward=False),
-        replace(OFF_DEFAULT, frozen=False, views_per_batch=2, schedule="cosine", schedule_per="epoch"),
+        replace(OFF_DEFAULT, distinct=None, optimizer="adamw", multi_view_loss="pairs", joint_forward=False),
+        replace(OFF_DEFAULT, distinct=None, views_per_batch=2, schedule="cosine", schedule_per="epoch"),
         replace(SHORT, weight_decay=0.2),
     ],
     ids=["all off their defaults", "adamw, fresh views", "pairs, cosine", "short"],
 )
 def test_training_is_the_loop_over_its_parts(recipe):
     """Oracle: sampler, views, network, loss and torch's optimisers in a plain loop."""
-    ours = trainer(recipe)
-    ours.run()
-    model, means = written_out(recipe, SEED)
-    assert losses(ours) == pytest.approx(means, rel=1e-7)
+    ours, (model, of_steps) = trained(recipe), written_out(recipe, SEED)
+    means = torch.tensor(of_steps, dtype=torch.float64).view(recipe.epochs, -1).mean(dim=1)
+    assert losses(ours) == pytest.approx(means.tolist(), rel=1e-7)
     torch.testing.assert_close(weights(ours.model), weights(model), rtol=1e-6, atol=1e-8)
 
 
 @pytest.fixture(scope="module")
 def off_default() -> torch.Tensor:
-    made = trainer(OFF_DEFAULT)
-    made.run()
-    return weights(made.model)
+    return weights(trained(OFF_DEFAULT).model)
 
 
 @pytest.mark.parametrize("name", ALTERNATIVES)
@@ -132,9 +134,7 @@ def test_every_value_of_a_recipe_changes_the_result(off_default, name):
         value = replace(STRENGTHS, **{strength: value})
     changed = replace(OFF_DEFAULT, **{field: value})
     assert changed != OFF_DEFAULT
-    made = trainer(changed)
-    made.run()
-    assert not torch.allclose(weights(made.model), off_default, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(weights(trained(changed).model), off_default, rtol=1e-4, atol=1e-6)
 
 
 class Interrupted(Exception):
@@ -171,8 +171,7 @@ def crash_at(monkeypatch, method: str, call: int):
 def test_a_resumed_training_ends_bit_identical(tmp_path, monkeypatch, method, call, epochs_kept, changes):
     """Crashes before, within and at the end of each epoch, the last among them."""
     recipe = replace(SHORT, **changes)
-    whole = trainer(recipe, checkpoint=tmp_path / "whole.pt", evaluate=checksum)
-    whole.run()
+    whole = trained(recipe, checkpoint=tmp_path / "whole.pt", evaluate=checksum)
     settings = {"checkpoint": tmp_path / "broken.pt", "evaluate": checksum}
     with monkeypatch.context() as patch:
         crash_at(patch, method, call)
@@ -185,6 +184,98 @@ def test_a_resumed_training_ends_bit_identical(tmp_path, monkeypatch, method, ca
     assert str(resumed.progress.metrics) == str(whole.progress.metrics)  # nan is not equal to itself
     for name in ("epoch", "steps", "views_forwarded"):
         assert getattr(resumed.progress, name) == getattr(whole.progress, name)
+
+
+class Noting(Trainer):
+    """Notes the loss of each step."""
+
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, **settings)
+        self.of_steps = []
+
+    def _step(self, *arguments):
+        loss = super()._step(*arguments)
+        self.of_steps.append(loss.item())
+        return loss
+
+
+@pytest.mark.parametrize(
+    ("n_images", "batch_size", "optimizer"), [(20, 10, "adamw"), (20, 8, "sgd"), (19, 5, "adamw")]
+)
+def test_views_per_epoch_are_passes_and_nothing_more(tmp_path, monkeypatch, n_images, batch_size, optimizer):
+    """To the bit, eight views for 2 epochs, two for 8, and four for 4, with a crash, are one training."""
+
+    def made(n_views, epochs):
+        recipe = Recipe(
+            n_views=n_views, epochs=epochs, warmup_epochs=1.5 * epochs / 8, schedule_per="step",
+            batch_size=batch_size, optimizer=optimizer, learning_rate=1e-2,
+        )  # fmt: skip
+        return Noting(network(), IMAGES[:n_images], recipe, SEED, checkpoint=tmp_path / f"{n_views}.pt")
+
+    eight, two, crashed = made(8, 2), made(2, 8), made(4, 4)
+    eight.run()
+    two.run()
+    with monkeypatch.context() as patch:
+        crash_at(patch, "_step", 10)
+        with pytest.raises(Interrupted):
+            crashed.run()
+    four = made(4, 4)
+    kept = four.progress.steps
+    four.run()
+    assert 0 < kept < len(crashed.of_steps)
+    assert eight.of_steps == two.of_steps == crashed.of_steps[:kept] + four.of_steps
+    assert eight.progress.views_forwarded == two.progress.views_forwarded == four.progress.views_forwarded
+    for other in (two, four):
+        assert torch.equal(weights(other.model), weights(eight.model))
+
+
+PER_EPOCH = {"schedule_per": "epoch"}
+EIGHT_VIEWS = {"n_views": 8, "epochs": 2, "warmup_epochs": 0.5}  # as many passes as the training below
+FOUR_IN_A_BATCH = EIGHT_VIEWS | {"views_per_batch": 4, "batch_size": 10}
+
+
+def config_of(n_views=2, seed=0, distinct=None, **training) -> RunConfig:
+    """By default 8 passes over all images, with 2 views each."""
+    training = {"epochs": 8, "warmup_epochs": 2, "schedule_per": "step"} | training
+    shared = small_profile(training=training, views={"distinct": distinct}).model_dump()
+    return RunConfig(run=f"views{n_views}", depth=18, stem="conv3", n_views=n_views, seed=seed, **shared)
+
+
+@cache
+def trained_by(config: RunConfig) -> torch.Tensor:
+    return weights(trained(recipe_of(config), config.seed).model)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        ({}, EIGHT_VIEWS, True),
+        (PER_EPOCH, EIGHT_VIEWS | PER_EPOCH, False),
+        ({}, PER_EPOCH, False),
+        ({}, EIGHT_VIEWS | {"warmup_epochs": 0.25}, False),
+        ({}, FOUR_IN_A_BATCH, False),
+        ({}, {"multi_view_loss": "pairs"}, True),
+        (FOUR_IN_A_BATCH, FOUR_IN_A_BATCH | {"multi_view_loss": "pairs"}, False),
+        # Fresh views are as many distinct ones as there are draws, which are 16.
+        ({}, {"distinct": 16}, True),
+        ({}, {"distinct": 18}, True),
+        ({}, {"distinct": 14}, False),
+        ({"distinct": 4}, EIGHT_VIEWS | {"distinct": 4}, True),
+        ({"distinct": 4}, {"distinct": 6}, False),
+        ({}, {"momentum": 0.5}, True),
+        ({"optimizer": "sgd"}, {"optimizer": "sgd", "momentum": 0.5}, False),
+        ({}, {"decay_fraction": 0.5}, True),
+        ({"schedule": "constant"}, {"schedule": "constant", "decay_fraction": 0.5}, False),
+        ({}, {"seed": 1}, False),
+        ({}, {"temperature": 0.4}, False),
+        ({}, {"joint_forward": True}, False),
+    ],
+)
+def test_configurations_have_one_canonical_form_where_their_trainings_are_one(one, other, equal):
+    """To the bit; so that a training is never made twice, and never passed off as another."""
+    one, other = config_of(**one), config_of(**other)
+    assert (one.canonical() == other.canonical()) is equal
+    assert torch.equal(trained_by(one), trained_by(other)) is equal
 
 
 def test_what_follows_an_epoch_is_made_up_for_after_an_interruption(tmp_path):
@@ -205,8 +296,7 @@ def test_what_follows_an_epoch_is_made_up_for_after_an_interruption(tmp_path):
 
 def test_a_crash_while_the_checkpoint_is_written_keeps_the_one_before(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pt"
-    first = trainer(checkpoint=path)
-    first.run()
+    first = trained(checkpoint=path)
     good = path.read_bytes()
 
     def half_written(state, file):
@@ -248,9 +338,11 @@ def test_training_lowers_the_loss(definition, least):
     With three positives outside the logarithm, their probabilities add up to less than 1, and the loss
     cannot fall below log 3.
     """
-    easy = replace(SHORT, epochs=12, temperature=0.2, views_per_batch=4, multi_view_loss=definition)
+    easy = replace(
+        SHORT, epochs=6, batch_size=40, temperature=0.2, views_per_batch=4, multi_view_loss=definition
+    )
     easy = replace(easy, strengths=ViewStrengths(jitter_p=0, grayscale_p=0))
-    made = Trainer(network(width=8, projection_norm=True), IMAGES[:, :, :1, :1].expand(-1, -1, 12, 12), easy)
+    made = Trainer(network(projection_norm=True), IMAGES[:, :, :1, :1].expand(-1, -1, 12, 12), easy)
     made.run()
     assert least < losses(made)[-1] < least + 0.7 * (losses(made)[0] - least)
 
@@ -291,11 +383,9 @@ def test_evaluates_first_last_and_every_so_often(epochs, every, expected):
 
 def test_what_a_step_is_made_of_reads_nothing_back():
     """On a GPU the host would wait. Oracle: torch's `meta` device, whose tensors have no values to read."""
-    images, views = next(ViewSampler(20, 4, 8, seed=0).epoch(0, "meta"))
-    strengths = ViewStrengths()
-    x = make_views(
-        IMAGES.to("meta"), images.repeat(2), views.T.flatten(), 0, seed=0, size=12, strengths=strengths
-    )
+    images, draws = next(ViewSampler(20, 8, seed=0).batches(0, "meta"))
+    settings = {"seed": 0, "size": 12, "strengths": ViewStrengths()}
+    x = make_views(IMAGES.to("meta"), images.repeat(2), draws.T.flatten(), **settings)
     model = network().float().to("meta")
     nt_xent(model(x), 0.5).backward()
     for definition in DEFINITIONS:

@@ -22,11 +22,9 @@ def random_images(n: int, height: int, width: int, seed: int = 0) -> torch.Tenso
     )
 
 
-def parameters(
-    n: int, strengths: ViewStrengths | None = None, size: int = 64, epoch: int = 0
-) -> ViewParameters:
+def parameters(n: int, strengths: ViewStrengths | None = None) -> ViewParameters:
     return draw_parameters(
-        strengths or ViewStrengths(), 0, torch.arange(n), torch.zeros(n).long(), epoch, size, size
+        strengths or ViewStrengths(), 0, torch.arange(n), torch.zeros(n).long(), height=64, width=64
     )
 
 
@@ -55,8 +53,8 @@ def test_whole_transform_gives_torchvisions_pixels(height, width, size):
     n, kernel = 100, 3 if size <= 32 else 5
     images, numbers = random_images(n, height, width), torch.arange(n)
     strengths = ViewStrengths()
-    views = make_views(images, numbers, numbers % 8, 3, seed=1, size=size, strengths=strengths)
-    p = draw_parameters(strengths, 1, numbers, numbers % 8, 3, height, width)
+    views = make_views(images, numbers, numbers % 8, seed=1, size=size, strengths=strengths)
+    p = draw_parameters(strengths, 1, numbers, numbers % 8, height, width)
     for i in range(n):
         expected = torchvision_view(images[i], p, i, size, kernel)
         torch.testing.assert_close(views[i], expected, rtol=0, atol=ROUNDING)
@@ -122,7 +120,7 @@ def test_crops_are_distributed_as_torchvisions(drawn, torchvision_crops, index):
 def test_a_crop_that_cannot_fit_is_the_largest_central_one():
     """As torchvision's RandomResizedCrop falls back, on an image far wider than any allowed ratio."""
     strengths = ViewStrengths(crop_scale=(1.0, 1.0))
-    p = draw_parameters(strengths, 0, torch.arange(50), torch.zeros(50).long(), 0, 12, 90)
+    p = draw_parameters(strengths, 0, torch.arange(50), torch.zeros(50).long(), 12, 90)
     crop = transforms.RandomResizedCrop(12, scale=(1.0, 1.0), ratio=(3 / 4, 4 / 3))
     expected = crop.make_params([torch.zeros(3, 12, 90)])
     for name in ("top", "left", "height", "width"):
@@ -142,42 +140,49 @@ def test_all_orders_of_the_colour_operations_are_equally_likely(drawn):
     assert stats.chisquare(counts).pvalue > P_VALUE
 
 
-def test_random_numbers_are_uniform_and_uncorrelated():
-    """Along images, views and epochs, neighbours included: a weak hash of counters would show there."""
-    images, zeros = torch.arange(5000), torch.zeros(5000).long()
-    u = transform.uniform(7, images, zeros, 0, 36)
+@pytest.mark.parametrize(("of_images", "of_draws", "first_draw"), [(1, 0, 0), (0, 1, 0), (0, 1, 2**57)])
+def test_random_numbers_are_uniform_and_uncorrelated(of_images, of_draws, first_draw):
+    """Of many images or many draws of one, and between neighbours: a weak hash of counters would show there.
+
+    So would a counter of 26 or 32 bits, which begins anew.
+    """
+    count = torch.arange(5000)
+    images, draws = of_images * count, first_draw + of_draws * count
+    u = transform.uniform(7, images, draws, 36)
     assert all(stats.kstest(column, "uniform").pvalue > P_VALUE / 36 for column in u.T)
-    others = [
-        transform.uniform(7, images + 1, zeros, 0, 36),
-        transform.uniform(7, images, zeros + 1, 0, 36),
-        transform.uniform(7, images, zeros, 1, 36),
-        transform.uniform(8, images, zeros, 0, 36),
-        u.roll(1, dims=1),
-    ]
-    for other in others:
+    others = [transform.uniform(7, images, draws + step, 36) for step in (1, 2**26, 2**32)]
+    others += [transform.uniform(7, images + 1, draws, 36), transform.uniform(8, images, draws, 36)]
+    for other in [*others, u.roll(1, dims=1)]:
         for a, b in zip(u.T, other.T, strict=True):
             assert abs(torch.corrcoef(torch.stack([a, b]))[0, 1]) < 5 / math.sqrt(5000)
 
 
 def test_a_view_is_the_same_in_any_batch_and_order():
     images, numbers = random_images(40, 32, 32), torch.arange(40)
-    together = make_views(images, numbers, numbers % 4, 5, seed=3, size=32, strengths=ViewStrengths())
+    together = make_views(images, numbers, numbers % 4, seed=3, size=32, strengths=ViewStrengths())
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     for batch in order.split(7):
-        alone = make_views(images, batch, batch % 4, 5, seed=3, size=32, strengths=ViewStrengths())
+        alone = make_views(images, batch, batch % 4, seed=3, size=32, strengths=ViewStrengths())
         assert torch.equal(alone, together[batch])
 
 
-@pytest.mark.parametrize("change", [{"seed": 4}, {"epoch": 6}, {"view": 1}, {"image": 1}])
-def test_another_seed_epoch_view_or_image_index_gives_another_view(change):
-    one = {"seed": 3, "epoch": 5, "view": 0, "image": 0}
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", 4),
+        ("image", 1),
+        *(("draw", draw) for draw in (6, 5 + 2**26, 5 + 2**32, 5 + 2**57, 2**58 - 1)),
+    ],
+)
+def test_another_seed_image_index_or_draw_gives_another_view(name, value):
+    one = {"seed": 3, "image": 0, "draw": 5}
 
-    def view(seed, epoch, view, image):
+    def view(seed, image, draw):
         same = random_images(1, 32, 32).expand(2, -1, -1, -1)
-        number = (torch.tensor([image]), torch.tensor([view]))
-        return make_views(same, *number, epoch, seed=seed, size=32, strengths=ViewStrengths())
+        number = (torch.tensor([image]), torch.tensor([draw]))
+        return make_views(same, *number, seed=seed, size=32, strengths=ViewStrengths())
 
-    assert not torch.equal(view(**one), view(**one | change))
+    assert not torch.equal(view(**one), view(**one | {name: value}))
 
 
 def test_a_gpus_way_of_applying_to_some_images_gives_the_same_pixels(monkeypatch):
@@ -185,7 +190,7 @@ def test_a_gpus_way_of_applying_to_some_images_gives_the_same_pixels(monkeypatch
     images, numbers = random_images(50, 32, 32), torch.arange(50)
 
     def views():
-        return make_views(images, numbers, numbers % 4, 5, seed=3, size=32, strengths=ViewStrengths())
+        return make_views(images, numbers, numbers % 4, seed=3, size=32, strengths=ViewStrengths())
 
     expected = views()
     monkeypatch.setattr(transform, "_apply_to_chosen", transform._apply_to_all)
@@ -220,5 +225,5 @@ def test_the_blur_has_as_many_taps_as_asked_for(kernel, size, taps):
     image = torch.zeros(1, 3, size, size, dtype=torch.uint8)
     image[..., 16, 16] = 255
     index = torch.zeros(1).long()
-    (view,) = make_views(image, index, index, 0, seed=0, size=size, strengths=strengths)
+    (view,) = make_views(image, index, index, seed=0, size=size, strengths=strengths)
     assert int((view[0] > 1e-4).sum()) == taps**2

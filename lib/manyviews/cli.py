@@ -23,8 +23,9 @@ DATA_NOTEBOOK = "01_data"
 PAGES = {
     "controls": "06_controls",
     "scaling": "07_scaling",
-    "literature": "08_literature",
-    "report": "09_report",
+    "probes": "08_probes",
+    "literature": "09_literature",
+    "report": "10_report",
 }
 
 
@@ -128,11 +129,23 @@ def write_page(notebook: str, profile: str) -> str:
 
 def run_jobs(options: argparse.Namespace) -> list[str]:
     """The data notebook and the runs that are missing, side by side; gives what failed."""
-    from manyviews.runs.jobs import Job, do_jobs, make_run, missing_runs, run_title
+    from manyviews.data.dataset import load_dataset
+    from manyviews.runs.jobs import (
+        Job,
+        default_jobs,
+        do_jobs,
+        estimate_seconds,
+        make_run,
+        missing_runs,
+        run_title,
+    )
     from manyviews.runs.store import RunState, state_of
 
     profile: Profile = options.profile
     missing = missing_runs(options.runs, profile, options.seeds, options.force)
+    print(f"Stage 1 of 3: the images of profile '{profile.profile}'", flush=True)
+    dataset = load_dataset(profile.data)
+    seconds = estimate_seconds(missing, dataset, options.jobs or default_jobs())
     folder = paths.results_root() / profile.profile
     jobs = []
     if not (folder / f"{DATA_NOTEBOOK}.ipynb").exists() or missing:
@@ -155,16 +168,19 @@ def run_jobs(options: argparse.Namespace) -> list[str]:
             )
     others: list[RunConfig] = [config for config in missing if config.run not in NOTEBOOKS]
     jobs += [Job(run_title(config.run, config.seed), partial(make_run, config), config) for config in others]
-    print(f"Profile '{profile.profile}': {len(missing)} runs to make, {len(jobs)} jobs.", flush=True)
+    about = f"about {max(1, round(seconds / 60))} minutes here" if missing else "nothing to train"
+    print(f"Stage 2 of 3: {len(missing)} runs to make in {len(jobs)} jobs, {about}", flush=True)
     return do_jobs(jobs, options.jobs)
 
 
 def write_pages(options: argparse.Namespace) -> list[str]:
-    """Our report, and the pages of the studies that were asked for with the literature; gives what failed."""
+    """Our report, and with the studies that were asked for all pages beside it; gives what failed."""
     from manyviews.runs.jobs import Job, do_jobs
 
     name = options.profile.profile
-    pages = [*options.study, *(["literature"] if options.study else []), "report"]
+    print("Stage 3 of 3: our report", flush=True)
+    beside = ["probes", "literature"] if options.study else []
+    pages = [*options.study, *beside, "report"]
     jobs = [Job(page, partial(write_page, PAGES[page], name)) for page in pages]
     return do_jobs(jobs, options.jobs)
 
@@ -189,5 +205,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for reason in failed:
         print(f"FAILED: {reason}", file=sys.stderr)
     if (folder / "report.html").exists():
-        print(f"Our report: {folder / 'report.html'}")
+        from manyviews.report import text
+        from manyviews.runs.store import load_own, load_results
+
+        profile = options.profile
+        answers = text.answers(load_results(profile), profile, load_own(profile)).data
+        print(f"\n{answers.replace('**', '')}\n\nOur report: {folder / 'report.html'}")
     return 1 if failed else 0

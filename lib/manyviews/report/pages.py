@@ -3,14 +3,15 @@
 import re
 from pathlib import Path
 
+import jinja2
 import nbformat
+from bs4 import BeautifulSoup, Tag
 from nbconvert import HTMLExporter, MarkdownExporter
 
 from manyviews.config.files import replacing, write_text
+from manyviews.report.text import TEMPLATES
 
 HIDDEN = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
-# Without these a page would ask the network for scripts that it does not need.
-SCRIPTS = ("mathjax_url", "require_js_url", "jquery_url", "mermaid_js_url", "jupyter_widgets_base_url")
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -48,11 +49,43 @@ def export_page(executed: Path, folder: Path, name: str) -> Path:
 
 
 def _html(notebook: nbformat.NotebookNode, title: str) -> str:
-    # The template `classic` keeps the texts of figures, which `lab` drops.
-    exporter = HTMLExporter(template_name="classic", **HIDDEN, **dict.fromkeys(SCRIPTS, ""))
-    html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
-    html = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)  # all are for what the page has not
-    return re.sub(r'href="(\w+)\.md"', r'href="\1.html"', html)  # pages lead to those of their own kind
+    body, _ = HTMLExporter(template_name="basic", **HIDDEN).from_notebook_node(notebook)
+    soup = BeautifulSoup(body, "html.parser")
+    for unneeded in soup(["style", "script"]):
+        unneeded.decompose()
+    for table in soup("table"):
+        _tidy_table(table)
+        box = soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "region"})
+        box["aria-label"] = "Table"  # which a keyboard can scroll
+        table.wrap(box)
+    for link in soup("a", href=re.compile(r"^\w+\.md$")):  # pages lead to those of their own kind
+        link["href"] = link["href"].removesuffix(".md") + ".html"
+    contents = [(h["id"], h.get_text().rstrip("¶")) for h in soup("h2")]
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    template = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined).get_template(
+        "page.html.j2"
+    )
+    return template.render(title=title, contents=contents, body=str(soup))
+
+
+def _tidy_table(table: Tag) -> None:
+    """One row of headings, where pandas puts the index's names into a second; each says what it is of."""
+    for key in ("border", "style"):
+        del table[key]
+    head = table.find("thead")
+    rows = head("tr") if head else []
+    if len(rows) == 2:
+        for above, below in zip(rows[0]("th"), rows[1]("th"), strict=False):
+            above.string = above.get_text() or below.get_text()
+        rows[1].decompose()
+    for cell in table("th"):
+        cell["scope"] = "col" if head and head in cell.parents else "row"
+        if not cell.get_text(strip=True):
+            cell.name = "td"
+            del cell["scope"]
+    for row in table("tr"):
+        if any(cell.get_text() == "the original" for cell in row("th")):
+            row["class"] = "quoted"
 
 
 def _markdown(notebook: nbformat.NotebookNode, name: str) -> tuple[str, dict[str, bytes]]:

@@ -11,14 +11,14 @@ import pandas as pd
 from manyviews.config.runs import ORIGINAL, run_specs
 from manyviews.config.schema import NetworkConfig, TrainingConfig, ViewConfig
 from manyviews.probes.protocol import accuracies as accuracies_of
-from manyviews.runs.store import CURVES, RAW_PIXELS, Run, Runs
+from manyviews.runs.store import CURVES, RAW_PIXELS, Results, Run, Runs
 from manyviews.stats.claims import INITIAL, Judgement, Verdict
 from manyviews.stats.compare import REPORTED, SAME_RUN, accuracy_table, final_accuracy
 from manyviews.stats.intervals import FIELDS, Estimate
 
 PERCENT = 100
 NOT_RUN = "not run"
-NO_NUMBER = "no number"  # in the original
+NO_NUMBER = "no number"  # of the original
 MAIN = "id_knn_accuracy"  # on which the studies decide
 ACCURACY = "Accuracy (%)"
 MEASURE_TITLES = {
@@ -76,23 +76,32 @@ def difference_text(estimate: Mapping[str, Any]) -> str:
 # ---------------------------------------------------------------------------------------------- accuracies
 
 
-def accuracies(runs: Runs, raw_pixels: pd.DataFrame | None) -> pd.DataFrame:
-    """The original's numbers above those measured here, then the baselines; see accuracy_text."""
+def accuracies(results: Results, own: Results | None = None) -> pd.DataFrame:
+    """Measured accuracies with the original's and one's own below, then the baselines; see accuracy_text.
+
+    Args:
+        results: that are shown.
+        own: one's own, if the results are published ones.
+    """
     rows = {}
     for name in run_specs().of_study(ORIGINAL):
-        if name != "supervised":
-            reported = REPORTED.get(name, {})
-            texts = [percent(reported[m]) if m in reported else NO_NUMBER for m in CURVES]
-            rows[title(name), "the original"] = texts
-        rows[title(name), "measured"] = _final(runs, name, CURVES)
-    pixels = {} if raw_pixels is None else accuracies_of(raw_pixels)
-    rows["Raw pixels", "measured"] = [percent(pixels.get(m, np.nan)) for m in CURVES]
-    for seeds in (runs[name] for name in run_specs().of_study(ORIGINAL) if name in runs):
+        rows[title(name), _measured(results.runs, name, "measured")] = _final(results.runs, name, CURVES)
+        if own is not None and results.published and name in own.runs:
+            rows[title(name), _measured(own.runs, name, "yours")] = _final(own.runs, name, CURVES)
+        if reported := REPORTED.get(name):
+            rows[title(name), "the original"] = [percent(reported[measure]) for measure in CURVES]
+    pixels = {} if results.raw_pixels is None else accuracies_of(results.raw_pixels)
+    rows["Raw pixels", ""] = [percent(pixels.get(m, np.nan)) for m in CURVES]
+    for seeds in (results.runs[name] for name in run_specs().of_study(ORIGINAL) if name in results.runs):
         network = f"Random initialisation: depth {seeds[0].config.depth}, stem {seeds[0].config.stem}"
         means = [percent(np.mean([run.metrics[m].iloc[0] for run in seeds])) for m in CURVES]
-        rows.setdefault((network, "measured"), means)  # runs of one network share their initial weights
+        rows.setdefault((network, ""), means)  # runs of one network share their initial weights
     index = pd.MultiIndex.from_tuples(rows, names=["Run", ACCURACY])
     return pd.DataFrame(list(rows.values()), index, [MEASURE_TITLES[m] for m in CURVES])
+
+
+def _measured(runs: Runs, name: str, whose: str) -> str:
+    return f"{whose}, n = {len(runs[name])}" if name in runs else whose
 
 
 def equal_terms(runs: Runs) -> pd.DataFrame:

@@ -69,16 +69,26 @@ def rules(profile: Profile, runs: Runs) -> Markdown:
     return render("rules", claims=profile.claims, changed=list(changed))
 
 
-def answers(results: Results, profile: Profile) -> Markdown:
-    """Our five answers: identity, what the original compared, dose, interaction, and a fixed budget."""
+def answers(results: Results, profile: Profile, own: Results | None = None) -> Markdown:
+    """Our five answers: identity, what the original compared, dose, interaction, and a fixed budget.
+
+    Args:
+        results: that they rest on.
+        profile: of the results.
+        own: one's own, of which the gain stands beside that of published results.
+    """
     runs, margin, specs = results.runs, profile.claims.margin, run_specs()
     budget = recipes(runs, MAIN, "baseline")
     cost = {name: runs[name][0].summary["macs"] for name in ("baseline", "views8") if name in runs}
     n_views = specs.runs["views8"].n_views
     curves = {name: dose_curve(runs, name, MAIN, margin, specs) for name in DOSES}
     families = {name: holm(compare(runs, name, [MAIN], margin, specs)) for name in INTERACTIONS}
+    beside = own is not None and results.published
     return render(
         "answers",
+        yours=_row(compare(own.runs, "original", [MAIN], margin, specs, "resnet34"), "views8")
+        if beside
+        else None,
         n_views=n_views,
         passes=n_views // 2,
         exact=deduplicate(["resnet18_views8"], profile).get("resnet18_views8") == "length_4",

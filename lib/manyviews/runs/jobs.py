@@ -2,18 +2,21 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
 from manyviews.config import paths
 from manyviews.config.runs import configure, deduplicate, run_specs
 from manyviews.config.schema import Profile, RunConfig
+from manyviews.data.dataset import SPLITS, Dataset
 from manyviews.runs.store import RunState, check_recipe, mark_for_rerun, partial_folder, read_table, state_of
 
 SECONDS_BETWEEN_LOOKS = 3  # at how far the runs are
+SECONDS_TO_START = 8  # a process and its imports
 BAR = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}, left {remaining}"
 PROCESS_SETTINGS = {  # read from the environment when a process starts
     # Threads that wait for each other sleep: training beside one other program is several times faster so.
@@ -73,6 +76,50 @@ def missing_runs(
         else:
             missing.append(config)
     return missing
+
+
+def estimate_seconds(configs: Sequence[RunConfig], dataset: Dataset, at_once: int) -> float:
+    """How long runs will take here, from a few timed steps of each kind of network.
+
+    Args:
+        configs: of the runs.
+        dataset: of all of them.
+        at_once: runs at a time.
+    """
+    sizes = {name: len(getattr(dataset, name).labels) for name in SPLITS}
+    of_view: dict[tuple, float] = {}  # seconds
+    total = 0.0
+    for config in configs:
+        kind = (config.depth, config.stem, config.network.width, config.view_size)
+        if kind not in of_view:
+            of_view[kind] = _seconds_of_a_view(config, dataset, at_once)
+        training, epochs = config.training, config.training.epochs
+        views = epochs * config.n_views * training.image_fraction * sizes["train"]
+        # A forward pass is a third of a step; the probes take about as long again. The last evaluation is
+        # some five times as large.
+        looks = epochs // config.evaluation.every_epochs + (2 if config.evaluation.brief else 6)
+        total += of_view[kind] * (views + looks * sum(sizes.values()) * 2 / 3) + SECONDS_TO_START
+    return total / min(at_once, len(configs)) if configs else 0.0
+
+
+def _seconds_of_a_view(config: RunConfig, dataset: Dataset, at_once: int) -> float:
+    """Seconds that a training step takes for each of its views, as one of so many runs at a time."""
+    import torch
+
+    from manyviews.runs.run import make_model, recipe_of
+    from manyviews.simclr.train import Trainer, resolve_precision
+
+    recipe = recipe_of(config)
+    batch = recipe.images_per_batch  # a pass over so many images is one step
+    short = replace(recipe, n_views=recipe.views_per_batch, epochs=4, warmup_epochs=0, distinct=None)
+    images, threads = dataset.train.as_tensor()[:batch], torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // at_once))
+    model, times = make_model(config, dataset.train.n_classes), []
+    precision = resolve_precision(config.training.precision, next(model.parameters()).device)
+    trainer = Trainer(model, images, short, precision=precision, name="timing some steps")
+    trainer.run(lambda progress: times.append(time.perf_counter()))
+    torch.set_num_threads(threads)
+    return (times[3] - times[0]) / 3 / (2 * recipe.batch_size)
 
 
 def run_title(run: str, seed: int) -> str:

@@ -1,0 +1,172 @@
+"""Write the tables of docs/reference.md from the code: .venv/bin/python tests/refresh_docs.py"""
+
+import inspect
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+from refresh_readme import between
+
+from manyviews.config import paths
+from manyviews.config.files import write_text
+from manyviews.config.profiles import load_profile, profile_names
+from manyviews.config.runs import Comparison, RunSpec, run_specs
+from manyviews.config.schema import Profile, RunConfig, Section
+
+REFERENCE = paths.ROOT / "docs" / "reference.md"
+BEGIN, END = "<!-- tables: written by tests/refresh_docs.py -->", "<!-- end of tables -->"
+BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "exclusiveMaximum": "below",
+    "multipleOf": "a multiple of",
+}
+TYPES = {"integer": "whole number", "boolean": "true or false", "string": "text", "object": "keys and values"}
+SIZES = ("classes", "ood_classes", "train_per_class", "val_per_class", "ood_per_class", "image_size")
+SHOWN_APART = ("depth", "stem", "n_views")  # columns of the table of runs
+
+
+def tables_text() -> str:
+    """Profiles, keys and runs, a table each."""
+    sections = {name: field.annotation for name, field in RunConfig.model_fields.items() if is_section(field)}
+    own = [name for name in RunConfig.model_fields if name not in Profile.model_fields]
+    of_line = [name for name in RunSpec.model_fields if name not in RunConfig.model_fields]
+    general = [name for name in Profile.model_fields if name not in sections]
+    parts = ["## Profiles", profiles(), "## Keys of a profile", keys(Profile, general)]
+    for name, section in sections.items():
+        parts += [f"### {name}", inspect.getdoc(section).splitlines()[0], keys(section)]
+    parts += [
+        "## Keys of a run",
+        "A configuration as a run keeps it, `config.json`, has these beside those of its profile.",
+        keys(RunConfig, own),
+        "## Keys of a line of runs.yaml",
+        "Beside `objective`, `depth`, `stem` and `n_views`, and any key of the sections `network`, `views`, "
+        "`training` and `evaluation`:",
+        keys(RunSpec, of_line),
+        "A comparison has:",
+        keys(Comparison),
+        "## Runs",
+        runs(),
+        "## Comparisons",
+        comparisons(),
+    ]
+    return "\n\n".join(parts)
+
+
+def is_section(field: Any) -> bool:
+    """Whether a field holds keys of its own."""
+    return inspect.isclass(field.annotation) and issubclass(field.annotation, Section)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table."""
+    lines = [headers, ["---"] * len(headers), *rows]
+    cells = [[str(cell).replace("|", r"\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def keys(section: type[BaseModel], names: Sequence[str] = ()) -> str:
+    """Key, type, default and comment of each field of a section, or of some."""
+    schema, comments = section.model_json_schema(), comments_of(section)
+    rows = []
+    for name in names or section.model_fields:
+        default = section.model_fields[name].get_default(call_default_factory=True)
+        shown = "required" if default is PydanticUndefined else f"`{as_yaml(default)}`"
+        rows.append([f"`{name}`", type_of(schema["properties"][name]), shown, comments[name]])
+    return table(["key", "type", "default", "comment"], rows)
+
+
+def comments_of(section: type[BaseModel]) -> dict[str, str]:
+    """What the source says of each field: in lines of comment above it, and behind it."""
+    comments, above = {}, []
+    for line in inspect.getsource(section).splitlines():
+        code, _, comment = line.partition("#")
+        field = re.match(r"    (\w+): ", code)
+        if field:
+            words = " ".join([*above, comment.strip()]).strip()
+            comments[field[1]] = re.sub(r"\bNone\b", "`null`", words)
+        above = [*above, comment.strip()] if comment and not code.strip() else []
+    return comments
+
+
+def type_of(schema: Mapping[str, Any]) -> str:
+    """A JSON schema in words."""
+    if "anyOf" in schema:
+        kinds = [type_of(kind) for kind in schema["anyOf"]]
+        return "; or ".join(kind for kind in kinds if not (kind == "whole number" and "number" in kinds))
+    if "enum" in schema:
+        return " or ".join(f"`{as_yaml(value)}`" for value in schema["enum"])
+    if schema["type"] == "null":
+        return "`null`"
+    if schema["type"] == "array":
+        items = schema.get("prefixItems", [])
+        return f"list of {len(items) or 'any length'}, each {type_of((items or [schema['items']])[0])}"
+    if "pattern" in schema:
+        return f"text of the form `{schema['pattern']}`"
+    words = TYPES.get(schema["type"], schema["type"])
+    limits = [f"{phrase} {schema[key]:.12g}" for key, phrase in BOUNDS.items() if key in schema]
+    return ", ".join([words, *limits])
+
+
+def as_yaml(value: Any) -> str:
+    """A value as a profile has it."""
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(as_yaml, value))}]"
+    if value is None or value == "" or isinstance(value, bool):
+        return json.dumps(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def profiles() -> str:
+    """Images, network and length of each profile; "all" is as many as there are."""
+    rows = []
+    for name in profile_names():
+        of = load_profile(name)
+        sizes = ["all" if (size := getattr(of.data, key)) is None else size for key in SIZES]
+        training = [of.network.width, of.training.epochs, of.training.batch_size]
+        rows.append([f"`{name}`", of.data.name, *sizes, *training, ", ".join(map(str, of.seeds))])
+    images = [
+        "images",
+        "classes",
+        "unseen classes",
+        "training a class",
+        "validation a class",
+        "unseen a class",
+    ]
+    return table(["profile", *images, "px", "width", "epochs", "pairs in a batch", "seeds"], rows)
+
+
+def runs() -> str:
+    """The runs of runs.yaml, in the order in which they are done."""
+    rows = []
+    for name, spec in run_specs().runs.items():
+        changes = spec.model_dump(exclude_defaults=True, exclude={"title", "comparisons", *SHOWN_APART})
+        flat = {}
+        for key, value in changes.items():
+            flat |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+        words = ", ".join(f"`{key}: {as_yaml(value)}`" for key, value in flat.items())
+        apart = [getattr(spec, key) for key in SHOWN_APART]
+        rows.append([f"`{name}`", spec.title, *apart, words, ", ".join(spec.comparisons)])
+    return table(["run", "title", *SHOWN_APART, "departs from the profile in", "comparisons"], rows)
+
+
+def comparisons() -> str:
+    """The comparisons of runs.yaml."""
+    rows = [
+        [f"`{name}`", of.study, of.title, of.question, f"`{of.reference}`", of.claim or ""]
+        for name, of in run_specs().comparisons.items()
+    ]
+    return table(["comparison", "study", "title", "question", "reference", "claim"], rows)
+
+
+def with_tables(page: str) -> str:
+    """The page with the tables between its two marks."""
+    return between(page, BEGIN, END, tables_text())
+
+
+if __name__ == "__main__":
+    write_text(REFERENCE, with_tables(REFERENCE.read_text(encoding="utf-8")))
