@@ -112,7 +112,8 @@ def test_options_are_checked_without_the_libraries_of_training():
 
 
 def test_seeds_and_runs_default_to_the_profiles_and_the_originals():
-    options = parse_arguments(["--profile", "demo"])
+    assert parse_arguments(["--profile", "demo"]).seeds == [0]
+    options = parse_arguments(["--profile", "tiny-imagenet-tenth"])
     assert options.seeds == [0, 1, 2]
     assert options.runs == ["baseline", "resnet34", "views8", "supervised"]
     assert parse_arguments(["--profile", "demo", "--seeds", "4"]).seeds == [4]
