@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+import refresh_demo_notes
 import torch
 import yaml
 from made_up import made_up_predictions, made_up_runs
@@ -26,7 +27,7 @@ from manyviews.config.profiles import load_profile, notebook_profile, profile_na
 from manyviews.config.runs import configure, run_specs
 from manyviews.config.schema import RunConfig
 from manyviews.data import fractals
-from manyviews.runs.store import Results, publish
+from manyviews.runs.store import Results, load_published, publish
 from manyviews.simclr.models import make_simclr
 
 TEXT = README.read_text(encoding="utf-8")
@@ -184,6 +185,14 @@ def test_the_fractals_are_described_by_their_constants():
         f"offset of up to {fractals.OFFSET:.0f} of 255",
     ):
         assert words in text
+
+
+def test_the_notes_of_the_demo_are_those_of_its_published_runs():
+    notes = refresh_demo_notes.FOLDER / "README.md"
+    results = load_published(load_profile("demo"))
+    assert notes.read_text(encoding="utf-8") == refresh_demo_notes.notes(results), (
+        "run tests/refresh_demo_notes.py"
+    )
 
 
 def test_it_can_be_cited():

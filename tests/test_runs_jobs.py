@@ -10,10 +10,13 @@ from small import small_profile, small_run
 from manyviews.config import paths
 from manyviews.config.files import read_json, write_json
 from manyviews.config.schema import ConfigError
+from manyviews.data.dataset import SPLITS, load_dataset
+from manyviews.runs import jobs
 from manyviews.runs.jobs import (
     Job,
     default_jobs,
     do_jobs,
+    estimate_seconds,
     fraction_done,
     make_run,
     missing_runs,
@@ -94,6 +97,34 @@ def test_a_run_that_another_process_has_is_left_to_it():
     with run_lock(paths.run_folder("small", "distinct2_4", 0)):
         assert make_run(small_run("distinct2_4")) == ""
     assert state_of(paths.run_folder("small", "distinct2_4", 0)) is RunState.ABSENT
+
+
+def test_an_estimate_times_each_kind_of_network_once_and_follows_views_and_evaluations(monkeypatch):
+    """At 10 ms a view of ResNet-18 and 30 of ResNet-34; two at a time take half as long, one no less."""
+    timed = []
+
+    def fake(config, dataset, at_once):
+        timed.append(config.depth)
+        return 0.01 if config.depth == 18 else 0.03
+
+    monkeypatch.setattr(jobs, "_seconds_of_a_view", fake)
+    dataset = load_dataset(small_run("baseline").data)
+    images = [len(getattr(dataset, name).labels) for name in SPLITS]
+    short, deep = small_run("baseline"), small_run("resnet34")
+    looks = short.training.epochs // short.evaluation.every_epochs + 13
+    views = 2 * short.training.epochs * images[0]
+    expected = 0.01 * (views + looks * sum(images) * 2 / 3) + jobs.SECONDS_TO_START
+    assert estimate_seconds([short], dataset, 1) == pytest.approx(expected)
+    assert estimate_seconds([short], dataset, 2) == pytest.approx(expected)
+    assert estimate_seconds([short, short], dataset, 2) == pytest.approx(expected)
+    assert timed == [18, 18, 18]
+    assert estimate_seconds([deep], dataset, 1) > 2 * expected - jobs.SECONDS_TO_START
+    assert estimate_seconds([], dataset, 2) == 0
+
+
+def test_a_timed_step_takes_some_time():
+    config = small_run("baseline")
+    assert 0 < jobs._seconds_of_a_view(config, load_dataset(config.data), at_once=2) < 10
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Differences, their one judgement, factors, classes and cost, of made-up runs whose answer is known."""
+"""Differences, their one judgement, factors and cost, of made-up runs whose answer is known."""
 
 import itertools
 import math
@@ -6,21 +6,20 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import ABOVE, made_up_predictions, made_up_run, made_up_runs
+from made_up import ABOVE, around, made_up_predictions, made_up_runs
+from scipy import stats
 
 from manyviews.config.runs import run_specs
 from manyviews.config.schema import ConfigError
 from manyviews.probes.protocol import MEASURES
-from manyviews.stats.classes import class_accuracies, confusion_matrix, most_confused
 from manyviews.stats.compare import (
     FACTORS,
     accuracy_table,
-    common_scores,
     compare,
     difference,
     factorial_effects,
+    holm,
     learning_curve,
-    obstacle,
     relate,
     scores,
 )
@@ -84,53 +83,85 @@ def test_images_are_paired_by_their_index_and_must_be_the_same():
 
 
 def test_a_comparison_has_a_row_for_each_run_and_measure():
-    runs = made_up_runs({"views8": [0.5] * 3, "resnet34_long": [0.6] * 3, "resnet34_long_epochs": [0.3] * 3})
-    table = compare(runs, "equal_steps", [KNN, "ood_linear_accuracy"], MARGIN, SPECS)
+    finals = {"length_4": 0.5, "length_4_epochs": 0.6, "views8_epochs": 0.3}
+    runs = made_up_runs({name: around(final) for name, final in finals.items()})
+    measures = [KNN, "ood_linear_accuracy"]
+    table = compare(runs, "identity", measures, MARGIN, SPECS)
     assert list(table) == ["comparison", "run", "reference", "measure", *FIELDS, "relation", "note"]
-    assert list(table["run"]) == ["resnet34_long"] * 2 + ["resnet34_long_epochs"] * 2
-    assert set(zip(table["comparison"], table["reference"], table["note"], strict=True)) == {
-        ("equal_steps", "views8", "")
-    }
-    assert list(table["mean"]) == pytest.approx([0.1, 0.1, -0.2, -0.2])
-    assert list(table["relation"]) == ["higher", "higher", "lower", "lower"]
-    other = compare(runs, "equal_steps", [KNN], MARGIN, SPECS, reference="resnet34_long")
-    assert dict(zip(other["run"], other["mean"], strict=True)) == pytest.approx(
-        {"views8": -0.1, "resnet34_long_epochs": -0.3}
+    assert set(zip(table["comparison"], table["reference"], strict=True)) == {("identity", "length_4")}
+    others = ("resnet18_views8", "length_4_epochs", "views8_epochs")
+    assert list(table[["run", "measure"]].itertuples(index=False)) == list(
+        itertools.product(others, measures)
     )
+    assert list(table["mean"]) == pytest.approx([NAN, NAN, 0.1, 0.1, -0.2, -0.2], nan_ok=True)
+    assert list(table["relation"][2:]) == ["higher", "higher", "lower", "lower"]
+    other = compare(runs, "identity", [KNN], MARGIN, SPECS, reference="length_4_epochs").set_index("run")
+    assert other["mean"].dropna().to_dict() == pytest.approx({"length_4": -0.1, "views8_epochs": -0.3})
 
 
 def test_what_cannot_be_compared_says_why():
-    runs = made_up_runs({"baseline": [0.5] * 3, "sgd": [0.9] * 3, "temperature_01": [0.7] * 3})
-    runs["adamw"] = made_up_runs({"baseline": [0.5] * 3})["baseline"]  # the same recipe in this profile
-    runs["temperature_01"] = [made_up_run("temperature_01", 7, 0.7)]
-    runs["temperature_02"] = [
-        made_up_run("temperature_02", seed, 0.7, precision="bfloat16") for seed in range(3)
-    ]
-    runs["temperature_05"] = [
-        made_up_run("temperature_05", seed, 0.7, device_type=("cpu", "cuda", "cpu")[seed])
-        for seed in range(3)
-    ]
-    table = compare(runs, "optimiser", [KNN], MARGIN, SPECS).set_index("run")
+    """Only the seeds that both have must be alike: one of k8_inside that joint lacks is not."""
+    ends = [0.4, 0.5, 0.6, 0.7]
+    runs = made_up_runs({"joint": ends, "k4_inside": ends, "k8_inside": ends})
+    odd = made_up_runs({"k8_inside": [0.9], "k8_pairs": ends}, precision="bfloat16")
+    runs["k8_inside"] = odd["k8_inside"] + runs["k8_inside"][2:]
+    runs |= {"joint": runs["joint"][1:3], "k4_inside": runs["k4_inside"][3:], "k8_pairs": odd["k8_pairs"]}
+    runs |= {"k4_outside": runs["joint"]} | made_up_runs({"k8_outside": ends}, device_type="cuda")
+    table = compare(runs, "interaction", [KNN], MARGIN, SPECS).set_index("run")
     assert table["note"].to_dict() == {
-        "reported_optimizer": "not run: reported_optimizer",
-        "adamw": "the same run",
-        "sgd": "",
-        "temperature_01": "no seed in common",
-        "temperature_02": "computed in bfloat16 and float32",
-        "temperature_05": "made on cpu and cuda",
+        "k4_pairs": "not run: k4_pairs",
+        "k4_outside": "the same run",
+        "k4_inside": "no seed in common",
+        "k8_pairs": "computed in bfloat16 and float32",
+        "k8_outside": "made on cpu and cuda",
+        "k8_inside": "",
     }
-    refused = table.drop(index="sgd")
-    assert refused[[*FIELDS, "relation"]].isna().all(axis=None)
-    assert table.loc["sgd", "relation"] == "higher"
-    assert set(compare({}, "optimiser", [KNN], MARGIN, SPECS)["note"].str[:8]) == {"not run:"}
+    assert table.drop(index="k8_inside")[[*FIELDS, "relation"]].isna().all(axis=None)
+    assert table.loc["k8_inside", "n"] == 1
+    assert set(compare({}, "interaction", [KNN], MARGIN, SPECS)["note"].str[:8]) == {"not run:"}
 
 
-def test_only_the_seeds_compared_must_be_made_alike():
-    runs = made_up_runs({"baseline": [0.5] * 3})
-    runs["sgd"] = [made_up_run("sgd", seed, 0.7) for seed in (1, 2)]
-    runs["baseline"][0] = made_up_run("baseline", 0, 0.5, precision="bfloat16")
-    assert obstacle(runs, ["baseline", "sgd"]) == ""
-    assert common_scores(runs, ["baseline", "sgd"], KNN)["sgd"].shape == (2, 1000)
+def family(rows) -> pd.DataFrame:
+    """A comparison whose rows have given p values, seeds, directions and relations."""
+    table = pd.DataFrame(rows, columns=["p", "n", "mean", "relation"])
+    error = table["mean"].abs() / stats.t.isf(table["p"] / 2, table["n"] - 1)
+    half = error * stats.t.ppf(0.975, table["n"] - 1)
+    return table.assign(seed_low=table["mean"] - half, seed_high=table["mean"] + half)
+
+
+def test_holm_adjusts_the_p_values_of_a_family():
+    """A textbook's four, .01 .04 .03 .005: a difference beyond .05 is undecided, what is equivalent stays."""
+    rows = [(0.01, 3, 0.2, "higher"), (0.04, 4, -0.3, "lower"), (0.03, 5, 0.01, "equivalent")]
+    table = family([*rows, (0.005, 7, -0.1, "lower")]).set_axis([8, 2, 6, 4])
+    judged = holm(table)
+    assert list(judged["p_holm"]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert list(judged["relation"]) == ["higher", "undecided", "equivalent", "lower"]
+    assert judged.drop(columns=["p_holm", "relation"]).equals(table.drop(columns="relation"))
+    assert list(holm(table.iloc[:2])["p_holm"]) == pytest.approx([0.02, 0.04])
+
+
+def test_a_family_counts_the_runs_that_are_missing_or_of_one_seed():
+    """Six in all. Oracle: SciPy's t test of the seeds' differences; 6 times the least p, then 5 times."""
+    finals = {"joint": [0.40, 0.44, 0.41], "k4_outside": [0.52, 0.58, 0.54], "k8_outside": [0.6, 0.66, 0.59]}
+    runs = made_up_runs(finals | {"k8_inside": [0.9]})
+    table = holm(compare(runs, "interaction", [KNN], MARGIN, SPECS)).set_index("run")
+    gaps = {name: np.subtract(finals[name], finals["joint"]) for name in ("k4_outside", "k8_outside")}
+    p = {name: stats.ttest_1samp(gap, 0).pvalue for name, gap in gaps.items()}
+    assert p["k4_outside"] < p["k8_outside"]
+    expected = {"k4_outside": 6 * p["k4_outside"], "k8_outside": 5 * p["k8_outside"]}
+    assert table["p_holm"].dropna().to_dict() == pytest.approx(expected, rel=1e-6)
+    assert table["relation"].dropna().to_dict() == {
+        "k4_outside": "higher",
+        "k8_outside": "higher",
+        "k8_inside": "undecided",
+    }
+
+
+def test_an_adjusted_p_value_is_at_most_one_and_of_one_seed_there_is_none():
+    judged = holm(family([(0.6, 3, 0.1, "higher"), (0.7, 4, 0.2, "equivalent"), (NAN, 1, 0.9, "higher")]))
+    assert list(judged["p_holm"]) == pytest.approx([1, 1, NAN], nan_ok=True)
+    assert list(judged["relation"]) == ["undecided", "equivalent", "undecided"]
+    assert holm(compare({}, "interaction", [KNN], MARGIN, SPECS))["p_holm"].isna().all()
 
 
 def test_final_accuracies_are_means_over_seeds_beside_what_the_original_reported():
@@ -160,19 +191,21 @@ def test_effects_are_those_of_a_regression_on_coded_factors():
     design = np.array([[1, a, b, c, a * b, a * c, b * c, a * b * c] for a, b, c in codes])
     fitted = np.linalg.lstsq(design, [np.mean(finals[name]) for name in names], rcond=None)[0]
     assert list(table["mean"]) == pytest.approx(2 * fitted[1:])
-    depth, stem, passes = FACTORS
-    assert list(table["effect"])[:4] == [depth, stem, passes, f"{depth} x {stem}"]
-    assert table["effect"].iloc[-1] == f"{depth} x {stem} x {passes}"
+    depth, stem, length = FACTORS
+    assert list(table["effect"])[:4] == [depth, stem, length, f"{depth} x {stem}"]
+    assert table["effect"].iloc[-1] == f"{depth} x {stem} x {length}"
 
 
 def test_effects_are_judged_and_need_all_cells_made_alike():
-    finals = {name: [0.3 + 0.2 * (SPECS.runs[name].n_views == 8)] * 3 for name in SPECS.members("factorial")}
+    """Eight views an epoch are four times the length."""
+    long = ("length_4", "views8", "resnet34_conv3_4", "resnet18_conv7_4")
+    finals = {name: around(0.5 if name in long else 0.3) for name in SPECS.members("factorial")}
     runs = made_up_runs(finals)
     table = factorial_effects(runs, "factorial", KNN, MARGIN, SPECS).set_index("effect")
-    assert table.loc["4 x passes", "relation"] == "higher"
-    assert set(table["relation"].drop("4 x passes")) <= {"equivalent", "undecided"}
-    runs["views8"] = [made_up_run("views8", 0, 0.5, precision="bfloat16")]
-    assert factorial_effects(runs, "factorial", KNN, MARGIN, SPECS).empty
+    assert table.loc["4 x length", ["mean", "relation"]].to_list() == [pytest.approx(0.2), "higher"]
+    assert set(table["relation"].drop("4 x length")) == {"equivalent"}
+    other = made_up_runs({"views8": [0.5]}, precision="bfloat16")
+    assert factorial_effects(runs | other, "factorial", KNN, MARGIN, SPECS).empty
 
 
 @pytest.mark.parametrize("change", [{"depth": 18}, {"n_views": 4}, {"comparisons": ()}])
@@ -182,33 +215,6 @@ def test_a_run_that_is_no_cell_of_its_own_is_an_error(change):
     specs = SPECS.model_copy(update={"runs": SPECS.runs | {"resnet34_conv3": other}})
     with pytest.raises(ConfigError, match="'factorial' needs one run for each of"):
         factorial_effects({}, "factorial", KNN, MARGIN, specs)
-
-
-@pytest.mark.parametrize("measure", [KNN, "ood_linear_accuracy", "ood_knn_folds_accuracy"])
-def test_class_accuracies_and_confusions_are_counts_of_images_by_their_own_class(measure):
-    """Oracle: a loop over the images. Classes differ in size: fractions of predicted classes would fail."""
-    seeds = made_up_runs({"baseline": [0.5, 0.6, 0.33]})["baseline"]
-    split, column = MEASURES[measure]
-    n_classes = len(seeds[0].class_names(measure))
-    expected = np.zeros((3, n_classes, n_classes))
-    for run, counts in zip(seeds, expected, strict=True):
-        for _, row in run.predictions.query(f"split == '{split}'").iterrows():
-            if not pd.isna(row[column]):
-                counts[row["label"], row[column]] += 1
-    fractions = (expected / expected.sum(axis=2, keepdims=True)).mean(axis=0)
-    matrix = confusion_matrix(seeds, measure)
-    assert matrix == pytest.approx(fractions)
-    assert not np.allclose(matrix, matrix.T)
-    by_class = class_accuracies(seeds, measure)
-    assert list(by_class.index) == list(range(n_classes))
-    assert list(by_class) == pytest.approx(np.diag(fractions))
-
-
-def test_the_most_confused_classes_are_those_of_the_worst_pairs():
-    matrix = np.diag([0.9, 0.5, 0.8, 0.6, 0.99, 0.7])
-    matrix[0, 3], matrix[3, 0], matrix[1, 2], matrix[5, 3] = 0.10, 0.30, 0.35, 0.05
-    assert most_confused(matrix, 4) == [0, 3, 1, 2]  # 0.40 either way before 0.35
-    assert most_confused(matrix, 5) == [0, 3, 1, 2, 5]
 
 
 def test_a_learning_curve_has_each_cost_and_the_range_of_the_seeds():

@@ -12,10 +12,8 @@ from manyviews.stats.scaling import (
     error_curve,
     fit,
     forecast,
-    law_parameters,
     log_linear,
     power_law,
-    slope_per_doubling,
 )
 
 X = 2.0 ** np.arange(6)
@@ -42,19 +40,15 @@ def test_a_line_over_the_logarithm_is_found_again():
     assert fit("log-linear", X, error, SPREAD) == pytest.approx((0.7, -0.08), abs=1e-6)
 
 
-def test_on_clean_data_it_is_scipys_curve_fit():
-    error = power_law(X, 0.2, 0.5, 0.7) + 0.002 * np.random.default_rng(2).normal(size=6)
-    theirs, _ = curve_fit(power_law, X, error, p0=(0.1, 0.5, 0.5), bounds=(0, [1, 2, 4]))
-    ours = power_law(X, *fit("power law", X, error, SPREAD))
-    assert ours == pytest.approx(power_law(X, *theirs), abs=2e-3)
-
-
 def test_an_outlier_moves_it_less_than_least_squares():
+    """SciPy's curve_fit, with which it agrees where there is none."""
     truth = power_law(X, 0.2, 0.5, 0.7)
-    error = truth + np.array([0, 0, 0.1, 0, 0, 0])
-    theirs, _ = curve_fit(power_law, X, error, p0=(0.1, 0.5, 0.5), bounds=(0, [1, 2, 4]))
-    off = np.abs(power_law(X, *fit("power law", X, error, SPREAD)) - truth).mean()
-    assert off < 0.7 * np.abs(power_law(X, *theirs) - truth).mean()
+    for outlier in (0, 0.1):
+        error = truth + outlier * (np.arange(6) == 2)
+        theirs, _ = curve_fit(power_law, X, error, p0=(0.1, 0.5, 0.5), bounds=(0, [1, 2, 4]))
+        ours = power_law(X, *fit("power law", X, error, SPREAD))
+        off_theirs, off = (np.abs(values - truth).mean() for values in (power_law(X, *theirs), ours))
+        assert off < 0.7 * off_theirs if outlier else ours == pytest.approx(power_law(X, *theirs), abs=2e-3)
 
 
 def test_the_held_out_run_is_seen_by_no_fit_and_more_accuracy_than_forecast_is_positive():
@@ -77,15 +71,6 @@ def test_a_forecast_keeps_seeds_and_images_apart():
     assert (one.seed_low, one.seed_high) == pytest.approx(seed_interval(np.array(each)), abs=1e-3)
     assert (one.mean, one.n) == pytest.approx((0.03, 3), abs=1e-3)
     assert one.image_low < one.mean - 0.01 < one.mean + 0.01 < one.image_high
-
-
-def test_the_parameters_of_the_law_come_with_intervals():
-    truth = (0.2, 0.5, 0.7)
-    few, many = (law_parameters(curve_of(power_law(X, *truth), n_images=n)) for n in (300, 3000))
-    for value, name in zip(truth, ("floor", "scale", "exponent"), strict=True):
-        assert many[name].low <= value <= many[name].high
-        assert many[name].mean == pytest.approx(value, abs=0.05)
-        assert few[name].image_high - few[name].image_low > 2 * (many[name].image_high - many[name].image_low)
 
 
 def test_an_outlier_is_what_lies_beyond_the_scatter_of_the_seeds():
@@ -116,13 +101,3 @@ def test_a_curve_needs_five_lengths_made_alike():
     assert error_curve(twice, LENGTHS, KNN).x[1] == 2
     runs["length_8"] = [made_up_run("length_8", 0, 0.5, precision="bfloat16")]
     assert error_curve(runs, LENGTHS, KNN) is None
-
-
-def test_a_slope_is_that_of_each_doubling_of_the_macs():
-    runs = made_up_runs(
-        {"baseline": [0.4, 0.41, 0.42], "length_2": [0.5, 0.51, 0.52], "length_8": [0.7, 0.71, 0.72]}
-    )
-    slope = slope_per_doubling(runs, LENGTHS, KNN)
-    assert (slope.mean, slope.n) == pytest.approx((0.1, 3))
-    assert (slope.seed_low, slope.seed_high) == pytest.approx((0.1, 0.1))
-    assert slope_per_doubling({"baseline": runs["baseline"]}, LENGTHS, KNN) is None

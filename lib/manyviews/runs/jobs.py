@@ -95,9 +95,9 @@ def estimate_seconds(configs: Sequence[RunConfig], dataset: Dataset, at_once: in
             of_view[kind] = _seconds_of_a_view(config, dataset, at_once)
         training, epochs = config.training, config.training.epochs
         views = epochs * config.n_views * training.image_fraction * sizes["train"]
-        # A forward pass is a third of a step; the probes take about as long again. The last evaluation is
-        # some five times as large.
-        looks = epochs // config.evaluation.every_epochs + (2 if config.evaluation.brief else 6)
+        # A forward pass is a third of a step; the probes take about as long again. The last evaluation, with
+        # all further probes, was seen to take as long as twelve along the way.
+        looks = epochs // config.evaluation.every_epochs + (2 if config.evaluation.brief else 13)
         total += of_view[kind] * (views + looks * sum(sizes.values()) * 2 / 3) + SECONDS_TO_START
     return total / min(at_once, len(configs)) if configs else 0.0
 

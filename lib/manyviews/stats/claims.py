@@ -213,7 +213,7 @@ def judge(
     for run, reference in criterion.pairs:
         pair = runs | _baselines(runs.get(run, []), raw_pixels)
         needed = {"level": [run], "forecast": lengths}.get(expects, [run, reference])
-        note = obstacle(pair, needed)
+        note = obstacle(pair, [*needed, *((RAW_PIXELS, INITIAL) if criterion.trained else ())])
         if note:
             return Judgement("not tested", empty, note)
         if criterion.trained and not _trained(pair, needed, raw_pixels, margin):
@@ -241,7 +241,7 @@ def _trained(runs: Runs, names: list[str], raw_pixels: pd.DataFrame | None, marg
     for name in names:
         floors = _baselines(runs[name], raw_pixels)
         gaps = [difference(runs | floors, name, floor, KNN[0]).mean for floor in floors]
-        if len(floors) < 2 or min(gaps) <= margin:
+        if min(gaps) <= margin:
             return False
     return True
 

@@ -22,7 +22,8 @@ def recipes(runs: Runs, measure: str, like: str) -> pd.DataFrame:
             seeds, on which nothing is decided.
     Returns:
         Columns run, macs (forward and backward, of one seed), views (of each image that it trains on), the
-        fields of an Estimate, frontier (no cheaper run is as accurate); cheapest first.
+        fields of an Estimate, frontier (no cheaper run is as accurate); cheapest first,
+        of equal cost the most accurate.
     """
     rows = []
     for name, seeds in runs.items():
@@ -34,7 +35,7 @@ def recipes(runs: Runs, measure: str, like: str) -> pd.DataFrame:
         row = {"run": name, "macs": seeds[0].summary["macs"], "views": draws(seeds[0])}
         rows.append(row | asdict(final_accuracy(seeds, measure)))
     table = pd.DataFrame(rows, columns=["run", "macs", "views", *FIELDS])
-    table = table.sort_values("macs", ignore_index=True)
+    table = table.sort_values(["macs", "mean"], ascending=[True, False], ignore_index=True)
     table["frontier"] = table["mean"] > table["mean"].cummax().shift(fill_value=-1.0)
     return table
 
