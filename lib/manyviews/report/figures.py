@@ -233,7 +233,8 @@ def recipes(table: pd.DataFrame, named: Sequence[str] = ("baseline", "views8")) 
     best = table[table["frontier"]]
     ax.plot("x", "y", "o", data=table, color="0.55", label="all recipes")
     ax.step("x", "y", "-", where="post", data=best, color=COLOURS[1], label="the best at each cost")
-    ax.plot("x", "y", "s", data=best, color=COLOURS[1])
+    ax.plot("x", "y", "s", data=best, color=COLOURS[1], label="_")
+    ax.margins(x=0.3)
     for row in table[table["frontier"] | table["run"].isin(named)].itertuples():
         above = (0, 6) if row.frontier else (0, -13)
         ax.annotate(

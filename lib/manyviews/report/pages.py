@@ -83,7 +83,7 @@ def _tidy_table(table: Tag) -> None:
         if not cell.get_text(strip=True):
             cell.name = "td"
             del cell["scope"]
-    for row in table("tr"):
+    for row in table.select("tbody tr"):
         if any(cell.get_text() == "the original" for cell in row("th")):
             row["class"] = "quoted"
 
