@@ -24,7 +24,7 @@ if needed (see setup_env.sh).
   --results DIR      where results go (default: results/)
   --force            repeat finished runs
   --report           only write our report, and the pages of --study, from the runs there are
-  --publish          write your runs of the profile to results/published/ (for maintainers)
+  --publish          add your runs of the profile to results/published/ (for maintainers)
 
   ./run_all.sh
   ./run_all.sh --study controls,scaling

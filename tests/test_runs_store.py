@@ -1,6 +1,7 @@
 """Runs on disk: states, what is published and read back, and which runs a report is about."""
 
 import itertools
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from manyviews.runs.store import (
     load_own,
     load_published,
     load_results,
+    merge,
     partial_folder,
     publish,
     read_table,
@@ -102,6 +104,27 @@ def test_what_is_published_reads_back_as_it_was(tmp_path):
             pd.testing.assert_frame_equal(getattr(before, name), getattr(after, name), check_dtype=False)
     assert again.runs["length_2"][0].neighbours is None
     pd.testing.assert_frame_equal(again.raw_pixels, pixels, check_dtype=False)
+
+
+def test_publishing_adds_ones_own_runs_to_what_there_is(tmp_path):
+    """Seeds in order; of a seed in both, one's own; written and read again, the others are as they were."""
+    profile = small_profile()
+    own = load_own(profile)
+    nine, ten = own.runs["baseline"]
+    older = replace(ten, summary=ten.summary | {"steps": -1})
+    pixels = nine.predictions.head(7)
+    publish(
+        Results({"baseline": [older]} | {"length_2": own.runs["length_2"]}, pixels, True), tmp_path / "small"
+    )
+    merged = merge(load_published(profile), Results({"baseline": [nine, ten]}, None, published=False))
+    publish(merged, tmp_path / "small")
+    again = load_published(profile)
+    assert [(one.seed, one.summary) for one in again.runs["baseline"]] == [
+        (9, nine.summary),
+        (10, ten.summary),
+    ]
+    pd.testing.assert_frame_equal(again.runs["length_2"][0].metrics, own.runs["length_2"][0].metrics)
+    assert len(again.raw_pixels) == 7
 
 
 def test_published_runs_of_another_recipe_are_left_out(tmp_path):

@@ -193,9 +193,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = paths.results_root() / options.profile.profile
     try:
         if options.publish:
-            from manyviews.runs.store import load_own, publish
+            from manyviews.runs.store import load_own, load_published, merge, publish
 
-            publish(load_own(options.profile), paths.published_root() / options.profile.profile)
+            results = merge(load_published(options.profile), load_own(options.profile))
+            publish(results, paths.published_root() / options.profile.profile)
             return 0
         failed = [] if options.report else run_jobs(options)
         failed += write_pages(options)

@@ -326,6 +326,16 @@ def load_published(profile: Profile, names: Iterable[str] | None = None) -> Resu
     return Results(runs, predictions.get((RAW_PIXELS, 0, "none")), published=True)
 
 
+def merge(published: Results, own: Results) -> Results:
+    """What is to be published: what there is, and one's own runs, which replace those of the same seed."""
+    runs: Runs = {}
+    for name in [name for name in run_specs().runs if name in published.runs or name in own.runs]:
+        by_seed = {run.seed: run for of in (published, own) for run in of.runs.get(name, [])}
+        runs[name] = [by_seed[seed] for seed in sorted(by_seed)]
+    raw_pixels = published.raw_pixels if own.raw_pixels is None else own.raw_pixels
+    return Results(runs, raw_pixels, published=True)
+
+
 def load_results(profile: Profile) -> Results:
     """What a report is about: the published runs, unless one's own have each of them with as many seeds."""
     published, own = load_published(profile), load_own(profile)
