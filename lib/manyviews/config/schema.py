@@ -156,11 +156,6 @@ class TrainingConfig(Section):
             )
         return self
 
-    @property
-    def images_per_batch(self) -> int:
-        """Images in a full batch, each with views_per_batch views."""
-        return 2 * self.batch_size // self.views_per_batch
-
 
 class EvaluationConfig(Section):
     """The report's probes along the way, and what the final features are put to beyond them."""

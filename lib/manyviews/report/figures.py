@@ -19,7 +19,7 @@ from manyviews.report import tables
 from manyviews.report.tables import MEASURE_TITLES, NOT_RUN, PERCENT, title
 from manyviews.runs.store import Runs
 from manyviews.stats.compare import learning_curve
-from manyviews.stats.intervals import CONFIDENCE
+from manyviews.stats.intervals import CONFIDENCE, outer_ends
 from manyviews.stats.scaling import LAWS, ErrorCurve, fit
 
 # Colours of Okabe and Ito, told apart by most colour-blind readers, from dark to light.
@@ -38,7 +38,6 @@ COSTS = {  # column of stats.compare.learning_curve: axis label, divisor
     "macs": ("MACs of training ($10^{12}$)", 1e12),
     "seconds": ("Wall time (s)", 1),
 }
-ENDS_OF_BOTH = ((np.fmin, ["seed_low", "image_low"]), (np.fmax, ["seed_high", "image_high"]))
 WHISKERS = {  # interval of an estimate: how far below its dot, and how it is drawn
     "seed": (-0.12, {"color": "black", "lw": 1, "marker": "|", "label": "over seeds"}),
     "image": (0.12, {"color": "0.5", "lw": 3, "label": "over images"}),
@@ -183,7 +182,7 @@ def doses(curves: Mapping[str, pd.DataFrame], margin: float) -> Figure | None:
     for ax, (words, curve) in zip(axes[0], drawn.items(), strict=True):
         curve = curve[curve["mean"].notna()]
         x, fresh = curve["distinct"], curve[curve["note"] == "fresh"]
-        low, high = (np.array([f(a, b) for a, b in curve[pair].to_numpy()]) for f, pair in ENDS_OF_BOTH)
+        low, high = outer_ends(curve)
         error = PERCENT * np.vstack([curve["mean"] - low, high - curve["mean"]])
         look = {"color": COLOURS[1], "marker": "o", "capsize": 3, "label": "views drawn once, paired anew"}
         ax.errorbar(x, PERCENT * curve["mean"], np.nan_to_num(error), **look)

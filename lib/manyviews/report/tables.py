@@ -14,7 +14,7 @@ from manyviews.probes.protocol import accuracies as accuracies_of
 from manyviews.runs.store import CURVES, RAW_PIXELS, Results, Run, Runs
 from manyviews.stats.claims import INITIAL, Judgement, Verdict
 from manyviews.stats.compare import REPORTED, SAME_RUN, accuracy_table, final_accuracy
-from manyviews.stats.intervals import FIELDS, Estimate
+from manyviews.stats.intervals import FIELDS, Estimate, outer_ends
 
 PERCENT = 100
 NOT_RUN = "not run"
@@ -49,28 +49,26 @@ def percent(fraction: float) -> str:
     return NOT_RUN if pd.isna(fraction) else f"{PERCENT * fraction:.1f}"
 
 
-def _wider(estimate: Mapping[str, Any]) -> tuple[float, float]:
-    """Both ends of the wider of an estimate's intervals, over seeds and over images, in percent."""
-    return tuple(
-        PERCENT * of(estimate[f"seed_{end}"], estimate[f"image_{end}"])
-        for end, of in (("low", np.fmin), ("high", np.fmax))
-    )
-
-
 def accuracy_text(estimate: Mapping[str, Any]) -> str:
     """An accuracy in percent, ± half of the wider of its intervals; one run has that over images only."""
     if pd.isna(estimate["mean"]):
         return NOT_RUN
-    low, high = _wider(estimate)
-    return percent(estimate["mean"]) + ("" if np.isnan(low) else f" ± {(high - low) / 2:.1f}")
+    low, high = outer_ends(estimate)
+    return percent(estimate["mean"]) + (
+        "" if np.isnan(low) else f" ± {(PERCENT * high - PERCENT * low) / 2:.1f}"
+    )
 
 
 def difference_text(estimate: Mapping[str, Any]) -> str:
     """A difference in points, with the outer ends of its intervals; or why there is none."""
     if pd.isna(estimate["mean"]):
         return estimate.get("note") or NOT_RUN
-    low, high = _wider(estimate)
-    return f"{PERCENT * estimate['mean']:+.1f}" + ("" if np.isnan(low) else f" ({low:+.1f} to {high:+.1f})")
+    return _points(estimate["mean"], *outer_ends(estimate))
+
+
+def _points(mean: float, low: float, high: float) -> str:
+    ends = "" if np.isnan(low) else f" ({PERCENT * low:+.1f} to {PERCENT * high:+.1f})"
+    return f"{PERCENT * mean:+.1f}{ends}"
 
 
 # ---------------------------------------------------------------------------------------------- accuracies
@@ -170,7 +168,7 @@ def dose(curve: pd.DataFrame) -> pd.DataFrame:
             f"{MEASURE_TITLES[MAIN]} (%)": accuracy_text(row._asdict()),
             "Below fresh (points)": ""
             if pd.isna(row.difference)
-            else f"{PERCENT * row.difference:+.1f} ({PERCENT * row.low:+.1f} to {PERCENT * row.high:+.1f})",
+            else _points(row.difference, row.low, row.high),
             "Relation": "reference" if row.note == "fresh" else row.note or row.relation,
             "n": "" if pd.isna(row.n) else f"{row.n:.0f}",
         }

@@ -80,6 +80,7 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
     runs, margin, specs = results.runs, profile.claims.margin, run_specs()
     budget = recipes(runs, MAIN, "baseline")
     cost = {name: runs[name][0].summary["macs"] for name in ("baseline", "views8") if name in runs}
+    accuracy = {name: final_accuracy(runs[name], MAIN).mean for name in cost}
     n_views = specs.runs["views8"].n_views
     curves = {name: dose_curve(runs, name, MAIN, margin, specs) for name in DOSES}
     families = {name: holm(compare(runs, name, [MAIN], margin, specs)) for name in INTERACTIONS}
@@ -97,10 +98,8 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         families=[family[family["relation"].notna()] for family in families.values()],
         budget={name: best_within(budget, macs) for name, macs in cost.items()},
         cost=cost,
-        accuracy={name: final_accuracy(runs[name], MAIN).mean for name in cost},
-        cheapest=cheapest_reaching(budget, final_accuracy(runs["views8"], MAIN).mean)
-        if "views8" in cost
-        else None,
+        accuracy=accuracy,
+        cheapest=cheapest_reaching(budget, accuracy["views8"]) if "views8" in cost else None,
         margin=margin,
         synthetic=any(run.summary["synthetic"] for seeds in runs.values() for run in seeds),
     )

@@ -2,13 +2,12 @@
 
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import pandas as pd
 
 from manyviews.config.runs import RunSpecs
 from manyviews.runs.store import Run, Runs
 from manyviews.stats.compare import SAME_RUN, compare, final_accuracy
-from manyviews.stats.intervals import FIELDS
+from manyviews.stats.intervals import FIELDS, outer_ends
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,9 @@ def dose_curve(runs: Runs, comparison: str, measure: str, margin: float, specs: 
     for row in compared[compared["note"] != SAME_RUN].itertuples():
         values = {"run": row.run, "distinct": specs.runs[row.run].views["distinct"]}
         if not row.note:
-            values |= asdict(final_accuracy(runs[row.run], measure)) | {
-                "difference": row.mean,
-                "low": np.fmin(row.seed_low, row.image_low),
-                "high": np.fmax(row.seed_high, row.image_high),
-            }
+            low, high = outer_ends(row._asdict())
+            values |= asdict(final_accuracy(runs[row.run], measure))
+            values |= {"difference": row.mean, "low": low, "high": high}
         rows.append(values | {"relation": row.relation, "note": row.note})
     rows.sort(key=lambda row: row["distinct"])
     if reference in runs:
@@ -61,7 +58,7 @@ def dose_curve(runs: Runs, comparison: str, measure: str, margin: float, specs: 
 def saturation(curve: pd.DataFrame) -> Saturation:
     """The smallest dose from which on every larger one is equivalent to fresh views; see dose_curve."""
     doses = curve[curve["note"] != "fresh"]
-    if doses.empty or (doses["note"] != "").any() or len(doses) == len(curve):
+    if doses.empty or (doses["note"] != "").any():  # every note is filled where fresh views are not run
         return Saturation(None, "not run")
     relations = list(doses["relation"])
     reached = len(relations)

@@ -1,7 +1,8 @@
 """How sure a number is: over seeds, and over the images it was measured on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +10,15 @@ CONFIDENCE = 0.95
 ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)  # quantiles
 MIN_SEEDS = 3  # below, an interval over seeds says next to nothing
 RESAMPLES = 9999
+
+
+def outer_ends(of: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The lower of an estimate's two lower ends and the higher of its upper ones; that there is, of one.
+
+    Args:
+        of: the fields of an Estimate, or a table of them.
+    """
+    return np.fmin(of["seed_low"], of["image_low"]), np.fmax(of["seed_high"], of["image_high"])
 
 
 @dataclass(frozen=True)
@@ -29,12 +39,12 @@ class Estimate:
     @property
     def low(self) -> float:
         """The lower of the two lower ends; the one there is where the other is NaN."""
-        return float(np.fmin(self.seed_low, self.image_low))
+        return float(outer_ends(vars(self))[0])
 
     @property
     def high(self) -> float:
         """The higher of the two upper ends; the one there is where the other is NaN."""
-        return float(np.fmax(self.seed_high, self.image_high))
+        return float(outer_ends(vars(self))[1])
 
 
 FIELDS = tuple(Estimate.__dataclass_fields__)  # columns of a table of estimates
