@@ -235,11 +235,11 @@ def recipes(table: pd.DataFrame, named: Sequence[str] = ("baseline", "views8")) 
     ax.plot("x", "y", "s", data=best, color=COLOURS[1], label="_")
     ax.margins(x=0.3)
     for row in table[table["frontier"] | table["run"].isin(named)].itertuples():
-        above = (0, 6) if row.frontier else (0, -13)
+        beside = (-4, 6) if row.frontier else (6, -10)
         ax.annotate(
             title(row.run),
             (row.x, row.y),
-            above,
+            beside,
             textcoords="offset points",
             ha="right" if row.frontier else "left",
             fontsize=8,

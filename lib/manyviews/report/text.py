@@ -46,6 +46,9 @@ def state(results: Results, names: Sequence[str], failures: Mapping[str, str] | 
         {name: np.mean([run.metrics[MAIN].iloc[epoch] for run in seeds]) for name, seeds in runs.items()}
         for epoch in (-1, 0)
     )
+    stuck = {
+        name: [str(run.seed) for run in seeds if not run.summary["linear_converged"]] for name, seeds in runs.items()
+    }
     return render(
         "state",
         whose="published with the project" if results.published else "your own",
@@ -57,7 +60,7 @@ def state(results: Results, names: Sequence[str], failures: Mapping[str, str] | 
         pixels=pixels,
         below_pixels=[title(name) for name in runs if pixels is not None and finals[name] < pixels],
         below_initial=[title(name) for name in runs if finals[name] < initials[name]],
-        stuck=[_name(run) for run in every if not run.summary["linear_converged"]],
+        stuck={name: seeds for name, seeds in stuck.items() if seeds},
         failures=failures or {},
     )
 
