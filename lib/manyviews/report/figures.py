@@ -233,9 +233,9 @@ def recipes(table: pd.DataFrame, named: Sequence[str] = ("baseline", "views8")) 
     ax.plot("x", "y", "o", data=table, color="0.55", label="all recipes")
     ax.step("x", "y", "-", where="post", data=best, color=COLOURS[1], label="the best at each cost")
     ax.plot("x", "y", "s", data=best, color=COLOURS[1], label="_")
-    ax.margins(x=0.3)
+    ax.margins(x=0.4)
     for row in table[table["frontier"] | table["run"].isin(named)].itertuples():
-        beside = (-4, 6) if row.frontier else (6, -10)
+        beside = (-4, 6) if row.frontier else (8, 2)
         ax.annotate(
             title(row.run),
             (row.x, row.y),
