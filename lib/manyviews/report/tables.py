@@ -166,7 +166,7 @@ def dose(curve: pd.DataFrame) -> pd.DataFrame:
         {
             "Distinct views": f"{row.distinct:.0f}" + (" (fresh)" if row.note == "fresh" else ""),
             f"{MEASURE_TITLES[MAIN]} (%)": accuracy_text(row._asdict()),
-            "Below fresh (points)": ""
+            "Above fresh (points)": ""
             if pd.isna(row.difference)
             else _points(row.difference, row.low, row.high),
             "Relation": "reference" if row.note == "fresh" else row.note or row.relation,
