@@ -4,7 +4,7 @@ import pytest
 from made_up import around, made_up_runs
 
 from manyviews.stats.compare import final_accuracy
-from manyviews.stats.frontier import SLACK, best_within, recipes
+from manyviews.stats.frontier import SLACK, best_within, cheapest_reaching, recipes
 from manyviews.stats.intervals import FIELDS
 
 KNN = "id_knn_accuracy"
@@ -61,9 +61,21 @@ def test_a_budget_buys_the_most_accurate_recipe_within_its_slack(budget, best):
     assert (None if found is None else found["run"]) == best
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "cheapest"),
+    [(0.1, "length_quarter"), (0.33, "length_half"), (0.36, "length_2"), (0.53, "views8"), (0.62, None)],
+)
+def test_an_accuracy_costs_what_the_cheapest_recipe_that_reaches_it_does(accuracy, cheapest):
+    reaching = cheapest_reaching(TABLE, accuracy)
+    assert (None if reaching is None else reaching["run"]) == cheapest
+    for row in TABLE.itertuples():
+        assert cheapest_reaching(TABLE, row.mean)["macs"] <= row.macs  # it reaches its own
+
+
 @pytest.mark.parametrize("runs", [{}, LEFT_OUT, {"baseline": RUNS["baseline"][:2]}])
 def test_nothing_to_compare_buys_nothing(runs):
     table = recipes(runs, KNN, "baseline")
     assert list(table) == list(TABLE)
     assert table.empty
     assert best_within(table, UNIT) is None
+    assert cheapest_reaching(table, 0.0) is None

@@ -16,11 +16,12 @@ from manyviews.report.tables import MAIN, MEASURE_TITLES, difference_text, perce
 from manyviews.runs.store import Results, Run, Runs
 from manyviews.stats.compare import compare, final_accuracy, holm
 from manyviews.stats.dose import dose_curve, saturation
-from manyviews.stats.frontier import best_within, recipes
+from manyviews.stats.frontier import best_within, cheapest_reaching, recipes
 from manyviews.stats.intervals import CONFIDENCE, MIN_SEEDS
 
 TEMPLATES = Path(__file__).parent / "templates"
-DOSES, INTERACTIONS = ("dose", "dose_4"), ("interaction", "interaction_4")  # comparisons, the longest last
+DOSES = ("dose_4", "dose")  # comparisons, the longest first: there a dose can tell
+INTERACTIONS = ("interaction", "interaction_4")
 
 
 def render(template: str, **values: Any) -> Markdown:
@@ -87,7 +88,8 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
     accuracy = {name: final_accuracy(runs[name], MAIN).mean for name in cost}
     n_views = specs.runs["views8"].n_views
     curves = {name: dose_curve(runs, name, MAIN, margin, specs) for name in DOSES}
-    families = {name: holm(compare(runs, name, [MAIN], margin, specs)) for name in INTERACTIONS}
+    families = [holm(compare(runs, name, [MAIN], margin, specs)) for name in INTERACTIONS]
+    families = [family[family["relation"].notna()] for family in families]
     beside = own is not None and results.published
     return render(
         "answers",
@@ -99,10 +101,13 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         exact=deduplicate(["resnet18_views8"], profile).get("resnet18_views8") == "length_4",
         gain=_row(compare(runs, "original", [MAIN], margin, specs, "resnet34"), "views8"),
         doses=[(curve, saturation(curve)) for curve in curves.values()],
-        families=[family[family["relation"].notna()] for family in families.values()],
+        families=families,
+        ways=sum(map(len, families)),
+        gains=sum((family["relation"] == "higher").sum() for family in families),
         budget={name: best_within(budget, macs) for name, macs in cost.items()},
         cost=cost,
         accuracy=accuracy,
+        cheapest=cheapest_reaching(budget, accuracy.get("views8", np.nan)),
         longer=_row(budget, "length_4") if "length_4" in set(budget["run"]) else None,
         margin=margin,
         synthetic=any(run.summary["synthetic"] for seeds in runs.values() for run in seeds),

@@ -44,3 +44,9 @@ def best_within(table: pd.DataFrame, macs: float) -> pd.Series | None:
     """The most accurate recipe that costs no more, by SLACK; None where there is none."""
     affordable = table[table["macs"] <= (1 + SLACK) * macs]
     return None if affordable.empty else affordable.loc[affordable["mean"].idxmax()]
+
+
+def cheapest_reaching(table: pd.DataFrame, accuracy: float) -> pd.Series | None:
+    """The cheapest recipe whose mean accuracy (a fraction) is at least so high; None where there is none."""
+    good = table[table["mean"] >= accuracy]
+    return None if good.empty else good.loc[good["macs"].idxmin()]
