@@ -136,7 +136,8 @@ def done(monkeypatch):
                 (folder / "rerun").unlink(missing_ok=True)
             output = job.work.args[1] if job.work.func is run_notebook else None
             if output is not None:
-                write_json(output, {})
+                output.parent.mkdir(parents=True, exist_ok=True)
+                nbformat.write(nbformat.v4.new_notebook(), output)
         return []
 
     monkeypatch.setattr(jobs, "do_jobs", fake)
@@ -150,19 +151,20 @@ def test_it_makes_what_is_missing_and_keeps_what_is_there(done):
         "the data",
         "baseline), seed 0",
         "sgd), seed 0",
+        "methods",
         "report",
     ]
     done.clear()
     assert cli.main(arguments) == 0
-    assert done == ["report"]
+    assert done == ["methods", "report"]
     assert cli.main([*arguments, "--force"]) == 0
-    assert len(done) == 1 + 4
+    assert len(done) == 2 + 5
     assert state_of(paths.run_folder("smoke", "baseline", 0)) is RunState.COMPLETE
 
 
 def test_a_report_is_written_from_the_runs_there_are(done):
     assert cli.main(["--profile", "smoke", "--report", "--study", "controls"]) == 0
-    assert done == ["controls", "probes", "literature", "report"]
+    assert done == ["controls", "probes", "literature", "methods", "report"]
 
 
 def test_another_configuration_is_an_error_before_any_work(done, capsys):

@@ -114,11 +114,11 @@ def test_a_legend_tells_the_intervals_apart_and_counts_the_seeds():
         "over seeds",
         "over images",
     }
-    assert legend.get_title().get_text() == "95% intervals, n = 3 seed(s)"
+    assert legend.get_title().get_text() == "95% intervals, n = 3"
     one = made_up_runs({"baseline": [0.5], "joint": [0.6]})
     (legend,) = figures.intervals(compare(one, "batchnorm", [KNN], 0.02, SPECS), 0.02).legends
     assert {words.get_text() for words in legend.get_texts()} == {"within 2 points", "over images"}
-    assert legend.get_title().get_text() == "95% intervals, n = 1 seed(s)"
+    assert legend.get_title().get_text() == "95% intervals, n = 1"
 
 
 def test_the_originals_numbers_stand_in_the_rows_of_their_run_and_measure():

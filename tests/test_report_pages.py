@@ -2,6 +2,7 @@
 
 import copy
 import re
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from manyviews.config import paths
 from manyviews.report.pages import clean, export_page
 
 TABLE = pd.DataFrame({"k-NN": ["43.3", "18.0"]}, pd.Index(["measured", "the original"], name="Run")).to_html()
@@ -28,7 +30,10 @@ def notebook() -> nbformat.NotebookNode:
         new_output("stream", name="stderr", text="a progress bar"),
     ]
     cells = [
-        new_markdown_cell("# Many Views?\n\nSee [controls](controls.md).\n\n## Cost"),
+        new_markdown_cell(
+            "# Many Views?\n\nSee [controls](controls.md), [scaling](scaling.md), [probes](probes.md)."
+        ),
+        new_markdown_cell("## Cost"),
         new_code_cell("profile = 'demo'", metadata={"tags": ["injected-parameters"]}),
         new_code_cell(
             "secret_code()", outputs=outputs, execution_count=1, metadata={"execution": {"iopub": "12:00"}}
@@ -37,10 +42,20 @@ def notebook() -> nbformat.NotebookNode:
     return new_notebook(cells=cells, metadata={"papermill": {"start_time": "12:00"}})
 
 
+def executed(folder: Path) -> Path:
+    """Where our report is executed, in a folder that has the controls."""
+    folder.mkdir()
+    (folder / "06_controls.ipynb").touch()
+    return folder / "11_report.ipynb"
+
+
 @pytest.fixture
-def page(tmp_path):
-    path = tmp_path / "demo" / "10_report.ipynb"
-    path.parent.mkdir()
+def page(tmp_path, monkeypatch):
+    """Of one's own results, where controls are made, scaling is published, and probes are nowhere."""
+    (tmp_path / "published" / "demo").mkdir(parents=True)
+    (tmp_path / "published" / "demo" / "scaling.md").touch()
+    monkeypatch.setattr(paths, "published_root", lambda: tmp_path / "published")
+    path = executed(tmp_path / "demo")
     nbformat.write(clean(notebook()), path)
     return export_page(path, path.parent, "report")
 
@@ -79,9 +94,12 @@ def test_the_contents_lead_to_the_headings(page):
     assert soup.find(id="Cost").name == "h2"
 
 
-def test_pages_lead_to_those_of_their_own_kind(page):
-    assert 'href="controls.html"' in page.read_text(encoding="utf-8")
-    assert "(controls.md)" in page.with_suffix(".md").read_text(encoding="utf-8")
+def test_pages_lead_to_those_of_their_own_kind_or_to_published_ones(page):
+    soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+    links = {link.get_text(): link["href"] for link in soup.main("a") if not link["href"].startswith("#")}
+    assert links == {"controls": "controls.html", "scaling": "../published/demo/scaling.html"}
+    markdown = page.with_suffix(".md").read_text(encoding="utf-8")
+    assert "[controls](controls.md), [scaling](../published/demo/scaling.md), probes." in markdown
 
 
 def test_the_markdown_has_its_figures_beside_it_and_no_style_sheets(page):
@@ -95,17 +113,18 @@ def test_equal_results_make_equal_pages(page):
     """Executed at another time, with other drawn names: the same bytes."""
     later = notebook()
     later.metadata["papermill"]["start_time"] = "13:00"
-    later.cells[1].id, later.cells[2].metadata["execution"] = "drawn-anew", {"iopub": "13:00"}
-    for cell, first in zip(
-        later.cells, nbformat.read(page.parent / "10_report.ipynb", as_version=4).cells, strict=True
-    ):
+    later.cells[2].id, later.cells[3].metadata["execution"] = "drawn-anew", {"iopub": "13:00"}
+    before = nbformat.read(page.parent / "11_report.ipynb", as_version=4)
+    for cell, first in zip(later.cells, before.cells, strict=True):
         cell.id = cell.id if cell.id == "drawn-anew" else first.id
-    path = page.parent.parent / "later" / "10_report.ipynb"
-    path.parent.mkdir()
+    paths.published_root().joinpath("demo").rename(paths.published_root() / "later")
+    path = executed(page.parent.parent / "later")
     nbformat.write(clean(copy.deepcopy(later)), path)
     export_page(path, path.parent, "report")
     assert path.read_bytes() == (page.parent / path.name).read_bytes()
-    for name in ("report.md", "report_files/curves.png"):
-        assert (path.parent / name).read_bytes() == (page.parent / name).read_bytes()
-    ours, theirs = ((folder / "report.html").read_text() for folder in (page.parent, path.parent))
-    assert ours.replace("of demo", "of later") == theirs
+    name = "report_files/curves.png"
+    assert (path.parent / name).read_bytes() == (page.parent / name).read_bytes()
+    for name in ("report.md", "report.html"):
+        ours, theirs = ((folder / name).read_text() for folder in (page.parent, path.parent))
+        names = re.compile("(of |published/|profile )demo")  # pages tell of which profile they are
+        assert names.sub(r"\1later", ours) == theirs

@@ -52,22 +52,22 @@ def test_measured_accuracies_stand_above_ones_own_and_the_originals():
     table = tables.accuracies(Results(RUNS, None, published=True), own)
     assert list(table.columns) == [tables.MEASURE_TITLES[measure] for measure in CURVES]
     of_baseline = table.loc["ResNet-18, 2 views"]
-    assert list(of_baseline.index) == ["measured, n = 3", "yours, n = 1", "the original"]
+    assert list(of_baseline.index) == ["ours, n = 3", "yours, n = 1", "the original"]
     assert [cell.split()[0] for cell in of_baseline.iloc[0]] == ["22.0", "28.0", "17.0", "25.5"]
     assert of_baseline.iloc[0, 0] == "22.0 ± 5.0"
     assert of_baseline.iloc[1, 0].startswith("19.0 ± ")
     assert list(of_baseline.iloc[2]) == ["18.0", "20.0", "12.0", "19.0"]
-    assert list(table.loc["ResNet-34, 2 views"].index) == ["measured, n = 3"]
+    assert list(table.loc["ResNet-34, 2 views"].index) == ["ours, n = 3"]
     assert list(table.loc[("ResNet-34, 8 views", "the original")]) == ["30.0", "32.0", "19.0", "24.0"]
-    assert set(table.loc[("ResNet-18, supervised", "measured")]) == {"not run"}
+    assert set(table.loc[("ResNet-18, supervised", "ours")]) == {"not run"}
 
 
 def test_baselines_stand_below_the_runs():
     """Raw pixels, and the initial weights of each of the two networks: 10 % for k-NN on training classes."""
     table = tables.accuracies(Results(RUNS, made_up_predictions(0.31), published=True)).xs("", level=1)
     assert list(table.loc["Raw pixels"]) == ["31.0", "37.0", "26.0", "34.5"]
-    networks = [name for name in table.index if name.startswith("Random")]
-    assert networks == [f"Random initialisation: depth {d}" for d in ("18, stem conv3", "34, stem conv7")]
+    networks = [name for name in table.index if name.startswith("Untrained")]
+    assert networks == ["Untrained ResNet-18 (conv3)", "Untrained ResNet-34 (conv7)"]
     assert list(table.loc[networks[1]]) == ["10.0", "16.0", "5.0", "13.5"]
 
 
@@ -104,7 +104,7 @@ def test_differences_name_both_sides_and_the_measure():
     compared = compare(RUNS, "original", CURVES, 0.02, SPECS, reference="resnet34")
     table = tables.differences(compared)
     rows = table.loc["ResNet-34, 8 views − ResNet-34, 2 views"]
-    assert list(rows["Accuracy (%)"]) == [tables.MEASURE_TITLES[measure] for measure in CURVES]
+    assert list(rows["Measure"]) == [tables.MEASURE_TITLES[measure] for measure in CURVES]
     assert rows["Points"].iloc[0].startswith("+16.0 (")
     assert set(rows["Relation"]) == {"higher"}
     assert table.loc["ResNet-18, 2 views − ResNet-34, 2 views", "Points"].iloc[0].startswith("-6.0 (")
@@ -114,14 +114,14 @@ def test_a_verdict_has_a_line_and_its_numbers_another():
     judged = verdicts(RUNS, made_up_predictions(0.31), PROFILE.claims, SPECS)
     table = tables.verdicts(judged)
     assert list(table.index) == list("ABCDE")
-    assert table.loc["C", "Seen here as it compared"] == "supported"
+    assert table.loc["C", "As it compared"] == "supported"
     assert table.loc["C", "Outcome"] == "✗ longer training, not more views"
-    assert table.loc["C", "What decides (points)"].startswith(
-        "ResNet-34, 8 views − ResNet-34, 2 views: +16.0 ("
-    )
-    assert table.loc["C", "n"] == "3"
-    assert list(table.loc["A", ["Outcome", "n"]]) == ["? not tested", ""]
-    assert table.loc["A", "What decides (points)"].startswith("not run: resnet34_conv3")
+    decides = table["What decides, in points"]
+    assert decides["C"].startswith("eight views at equal epochs are four times the optimiser steps: +16.0 (")
+    assert decides["C"].endswith("), n = 3")
+    assert decides["E"].startswith("ResNet-34, 8 views − raw pixels: ")
+    assert table.loc["A", "Outcome"] == "? not tested"
+    assert decides["A"].startswith("not run: resnet34_conv3")
     numbers = tables.differences(verdicts_table(judged)).reset_index()
     of_c = numbers[numbers["claim"] == "C"].set_index("compared")
     assert of_c.loc["as reported", "Difference of"] == "ResNet-34, 8 views − ResNet-34, 2 views"
@@ -194,7 +194,7 @@ def test_yours_agree_with_the_published_where_intervals_overlap():
     far = {"views8": [0.101, 0.102, 0.103]}
     table = tables.beside_published(RUNS, made_up_runs(near | far))
     assert list(table["Run"].unique()) == ["ResNet-18, 2 views", "ResNet-34, 8 views"]
-    by_run = table[table[tables.ACCURACY] == tables.MEASURE_TITLES[KNN]].set_index("Run")
+    by_run = table[table[tables.MEASURE] == tables.MEASURE_TITLES[KNN]].set_index("Run")
     assert list(by_run["agree"]) == ["yes", "no"]
     assert by_run["published"].str.startswith(("22.0", "44.0")).all()
     assert by_run["yours"].str.startswith(("22.7", "10.2")).all()
@@ -257,7 +257,7 @@ def test_the_state_of_results_warns_of_all_that_a_reader_must_know():
     """Each warning where it is due, and nowhere else."""
     rising = Results(RUNS, made_up_predictions(0.05), published=True)
     plain = text.state(rising, ORIGINAL).data
-    assert "3 of 4 runs are there (published with the project), with 3 seed(s) each" in plain
+    assert "3 of 4 runs are there (published with the project), with 3 seeds each" in plain
     assert "Synthetic" in plain
     assert "none of the runs end below that" in plain
     assert "probes of all of them converged" in plain
@@ -271,7 +271,7 @@ def test_the_state_of_results_warns_of_all_that_a_reader_must_know():
     for warning in (
         "n = 1 for some",
         "computed in bfloat16 and float32",
-        "30.0 %; 1 of the runs end below that: ResNet-18, 2 views.",
+        "30.0 %; 1 of the runs ends below that: ResNet-18, 2 views.",
         "**Below their own initial weights end: ResNet-18, 2 views.**",
         "did not converge in: ResNet-34, 8 views, seed 1.",
         "- resnet34, seed0 failed: no loss",
@@ -281,7 +281,7 @@ def test_the_state_of_results_warns_of_all_that_a_reader_must_know():
 
 
 def test_limits_that_were_changed_after_the_runs_are_told():
-    assert "stood in the profile when the runs were begun" in text.rules(PROFILE, RUNS).data
+    assert "The margin was fixed before the runs were begun" in text.rules(PROFILE, RUNS).data
     stricter = PROFILE.model_copy(update={"claims": ClaimsConfig(margin=0.035)})
     said = text.rules(stricter, RUNS).data
     assert "beyond 3.5 points" in said

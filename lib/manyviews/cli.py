@@ -25,7 +25,8 @@ PAGES = {
     "scaling": "07_scaling",
     "probes": "08_probes",
     "literature": "09_literature",
-    "report": "10_report",
+    "methods": "10_methods",
+    "report": "11_report",
 }
 
 
@@ -116,17 +117,6 @@ def run_notebook(notebook: str, output: Path, parameters: dict[str, Any]) -> str
     return ""
 
 
-def write_page(notebook: str, profile: str) -> str:
-    """Execute a notebook that reads results and export it as HTML and Markdown; gives why it failed."""
-    from manyviews.report.pages import export_page
-
-    folder = paths.results_root() / profile
-    failed = run_notebook(notebook, folder / f"{notebook}.ipynb", {"profile": profile})
-    if not failed:
-        export_page(folder / f"{notebook}.ipynb", folder, notebook.split("_", 1)[1])
-    return failed
-
-
 def run_jobs(options: argparse.Namespace) -> list[str]:
     """The data notebook and the runs that are missing, side by side; gives what failed."""
     from manyviews.data.dataset import load_dataset
@@ -175,14 +165,23 @@ def run_jobs(options: argparse.Namespace) -> list[str]:
 
 def write_pages(options: argparse.Namespace) -> list[str]:
     """Our report, and with the studies that were asked for all pages beside it; gives what failed."""
+    from manyviews.report.pages import export_page
     from manyviews.runs.jobs import Job, do_jobs
 
-    name = options.profile.profile
+    folder, parameters = paths.results_root() / options.profile.profile, {"profile": options.profile.profile}
     print("Stage 3 of 3: our report", flush=True)
     beside = ["probes", "literature"] if options.study else []
-    pages = [*options.study, *beside, "report"]
-    jobs = [Job(page, partial(write_page, PAGES[page], name)) for page in pages]
-    return do_jobs(jobs, options.jobs)
+    executed = {
+        page: folder / f"{PAGES[page]}.ipynb" for page in [*options.study, *beside, "methods", "report"]
+    }
+    failed = do_jobs(
+        [Job(page, partial(run_notebook, PAGES[page], path, parameters)) for page, path in executed.items()],
+        options.jobs,
+    )
+    for page, path in executed.items():  # now that all are there, to which one may lead
+        if path.exists():
+            export_page(path, folder, page)
+    return failed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -161,7 +161,7 @@ def intervals(
     ax.spines[["top", "right"]].set_visible(False)
     by_label = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     numbers = sorted(set(table.loc[table["n"] > 0, "n"].astype(int)))
-    heading = f"{CONFIDENCE:.0%} intervals, n = {' or '.join(map(str, numbers))} seed(s)"
+    heading = f"{CONFIDENCE:.0%} intervals, n = {' or '.join(map(str, numbers))}"
     look = {"loc": "outside lower center", "ncols": len(by_label), "frameon": False, "fontsize": 9}
     figure.legend(by_label.values(), by_label.keys(), title=heading, title_fontsize=9, **look)
     return figure

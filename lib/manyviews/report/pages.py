@@ -1,5 +1,6 @@
 """Executed notebooks as pages: a self-contained .html, and a .md with its figures beside it."""
 
+import os
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import nbformat
 from bs4 import BeautifulSoup, Tag
 from nbconvert import HTMLExporter, MarkdownExporter
 
+from manyviews.config import paths
 from manyviews.config.files import replacing, write_text
 from manyviews.report.text import TEMPLATES
 
@@ -39,7 +41,8 @@ def export_page(executed: Path, folder: Path, name: str) -> Path:
         Path of the HTML page.
     """
     notebook = nbformat.read(executed, as_version=4)
-    write_text(folder / f"{name}.html", _html(notebook, f"Many Views: {name} of {folder.name}"))
+    _lead_links(notebook, folder)
+    write_text(folder / f"{name}.html", _html(notebook, name, folder.name))
     markdown, files = _markdown(notebook, name)
     for path, content in files.items():
         with replacing(folder / path) as new:
@@ -48,24 +51,52 @@ def export_page(executed: Path, folder: Path, name: str) -> Path:
     return folder / f"{name}.html"
 
 
-def _html(notebook: nbformat.NotebookNode, title: str) -> str:
+def _lead_links(notebook: nbformat.NotebookNode, folder: Path) -> None:
+    """Links to other pages lead to the published ones where one's own are not there, or else go."""
+
+    def lead(link: re.Match[str]) -> str:
+        words, page = link.groups()
+        if list(folder.glob(f"*_{page}.ipynb")):  # executed before, or a moment ago, and exported as this one
+            return link[0]
+        published = paths.published_root() / folder.name
+        there = os.path.relpath(published, folder)
+        return f"[{words}]({there}/{page}.md)" if (published / f"{page}.md").exists() else words
+
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"\[([^]]+)\]\((\w+)\.md\)", lead, cell.source)
+
+
+def _html(notebook: nbformat.NotebookNode, name: str, profile: str) -> str:
     body, _ = HTMLExporter(template_name="basic", **HIDDEN).from_notebook_node(notebook)
     soup = BeautifulSoup(body, "html.parser")
     for unneeded in soup(["style", "script"]):
         unneeded.decompose()
-    for table in soup("table"):
+    for number, table in enumerate(soup("table"), 1):
         _tidy_table(table)
         box = soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "region"})
-        box["aria-label"] = "Table"  # which a keyboard can scroll
+        box["aria-label"] = f"Table {number}"  # which a keyboard can scroll
         table.wrap(box)
-    for link in soup("a", href=re.compile(r"^\w+\.md$")):  # pages lead to those of their own kind
+    for link in soup("a", href=re.compile(r"\.md$")):  # pages lead to those of their own kind
         link["href"] = link["href"].removesuffix(".md") + ".html"
-    contents = [(h["id"], h.get_text().rstrip("¶")) for h in soup("h2")]
+    contents = [(h["id"], h.get_text().rstrip("¶").split(":")[0]) for h in soup("h2")]
+    _wrap_sections(soup)
     loader = jinja2.FileSystemLoader(TEMPLATES)
     template = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined).get_template(
         "page.html.j2"
     )
-    return template.render(title=title, contents=contents, body=str(soup))
+    return template.render(name=name, profile=profile, contents=contents, body=str(soup))
+
+
+def _wrap_sections(soup: BeautifulSoup) -> None:
+    """Each second-level heading, with what follows it, becomes a section."""
+    section = None
+    for cell in [child for child in soup.children if isinstance(child, Tag)]:
+        if cell.find("h2"):
+            section = soup.new_tag("section", attrs={"aria-labelledby": cell.h2["id"]})
+            cell.insert_before(section)
+        if section is not None:
+            section.append(cell.extract())
 
 
 def _tidy_table(table: Tag) -> None:

@@ -12,7 +12,7 @@ from manyviews.config.runs import ORIGINAL, run_specs
 from manyviews.config.schema import NetworkConfig, TrainingConfig, ViewConfig
 from manyviews.probes.protocol import accuracies as accuracies_of
 from manyviews.runs.store import CURVES, RAW_PIXELS, Results, Run, Runs
-from manyviews.stats.claims import INITIAL, Judgement, Verdict
+from manyviews.stats.claims import INITIAL, Verdict
 from manyviews.stats.compare import REPORTED, SAME_RUN, accuracy_table, final_accuracy
 from manyviews.stats.intervals import FIELDS, Estimate, outer_ends
 
@@ -20,7 +20,7 @@ PERCENT = 100
 NOT_RUN = "not run"
 NO_NUMBER = "no number"  # of the original
 MAIN = "id_knn_accuracy"  # on which the studies decide
-ACCURACY = "Accuracy (%)"
+MEASURE = "Measure"
 MEASURE_TITLES = {
     "id_knn_accuracy": "k-NN, training classes",
     "id_linear_accuracy": "linear, training classes",
@@ -83,7 +83,7 @@ def accuracies(results: Results, own: Results | None = None) -> pd.DataFrame:
     """
     rows = {}
     for name in run_specs().of_study(ORIGINAL):
-        rows[title(name), _measured(results.runs, name, "measured")] = _final(results.runs, name, CURVES)
+        rows[title(name), _measured(results.runs, name, "ours")] = _final(results.runs, name, CURVES)
         if own is not None and results.published and name in own.runs:
             rows[title(name), _measured(own.runs, name, "yours")] = _final(own.runs, name, CURVES)
         if reported := REPORTED.get(name):
@@ -91,10 +91,10 @@ def accuracies(results: Results, own: Results | None = None) -> pd.DataFrame:
     pixels = {} if results.raw_pixels is None else accuracies_of(results.raw_pixels)
     rows["Raw pixels", ""] = [percent(pixels.get(m, np.nan)) for m in CURVES]
     for seeds in (results.runs[name] for name in run_specs().of_study(ORIGINAL) if name in results.runs):
-        network = f"Random initialisation: depth {seeds[0].config.depth}, stem {seeds[0].config.stem}"
+        network = f"Untrained ResNet-{seeds[0].config.depth} ({seeds[0].config.stem})"
         means = [percent(np.mean([run.metrics[m].iloc[0] for run in seeds])) for m in CURVES]
         rows.setdefault((network, ""), means)  # runs of one network share their initial weights
-    index = pd.MultiIndex.from_tuples(rows, names=["Run", ACCURACY])
+    index = pd.MultiIndex.from_tuples(rows, names=["Run", "Source"])
     return pd.DataFrame(list(rows.values()), index, [MEASURE_TITLES[m] for m in CURVES])
 
 
@@ -200,7 +200,7 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     rows = [row for _, row in table.iterrows()]
     what = "Effect" if "effect" in table else "Difference of"
     columns = {what: table["effect"] if "effect" in table else [finding_title(row) for row in rows]}
-    columns |= {ACCURACY: table["measure"].map(MEASURE_TITLES)} if "measure" in table else {}
+    columns |= {MEASURE: table["measure"].map(MEASURE_TITLES)} if "measure" in table else {}
     columns["Points"] = [difference_text(row) for row in rows]
     columns |= {key.capitalize(): table[key] for key in ("relation", "outcome") if key in table}
     columns["n"] = table["n"].map("{:.0f}".format, na_action="ignore")
@@ -222,7 +222,7 @@ def beside_published(published: Runs, own: Runs) -> pd.DataFrame:
         agree = "yes" if a.low <= b.high and b.low <= a.high else "no"
         texts = [accuracy_text(asdict(a)), accuracy_text(asdict(b)), f"{PERCENT * (b.mean - a.mean):+.1f}"]
         rows.append([title(name), MEASURE_TITLES[measure], *texts, agree])
-    columns = ["Run", ACCURACY, "published", "yours", "yours − published (points)", "agree"]
+    columns = ["Run", MEASURE, "published", "yours", "yours − published (points)", "agree"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -233,10 +233,9 @@ def verdicts(judged: Sequence[Verdict]) -> pd.DataFrame:
     """The outcome on each claim, whether the original's observation appears here, and what decides."""
     columns = {
         "The original's claim": [verdict.claim.claimed for verdict in judged],
-        "Seen here as it compared": [verdict.as_reported.outcome for verdict in judged],
+        "As it compared": [verdict.as_reported.outcome for verdict in judged],
         "Outcome": [_marked(verdict) for verdict in judged],
-        "What decides (points)": [deciding(verdict.deciding) for verdict in judged],
-        "n": [f"{n:.0f}" if (n := verdict.deciding.findings["n"].min()) > 0 else "" for verdict in judged],
+        "What decides, in points": [deciding(verdict) for verdict in judged],
     }
     return pd.DataFrame(columns, pd.Index([verdict.claim.key for verdict in judged], name="Claim"))
 
@@ -246,14 +245,19 @@ def _marked(verdict: Verdict) -> str:
     return f"{'✗' if by_construction else MARKS.get(verdict.outcome, '?')} {verdict.outcome}"
 
 
-def deciding(judged: Judgement) -> str:
-    """The finding that decides a judgement: the first with its outcome, else the first there is."""
-    findings = judged.findings
-    if findings.empty:
+def deciding(verdict: Verdict) -> str:
+    """The finding that decides a verdict: the first with its outcome, else the first there is.
+
+    Of a verdict that is so by construction, the confound stands for what is compared.
+    """
+    judged = verdict.deciding
+    if judged.findings.empty:
         return judged.note
-    decisive = findings[findings["outcome"] == judged.outcome]
-    row = (findings if decisive.empty else decisive).iloc[0]
-    return f"{finding_title(row)}: {difference_text(row)}"
+    decisive = judged.findings[judged.findings["outcome"] == judged.outcome]
+    row = (judged.findings if decisive.empty else decisive).iloc[0]
+    by_construction = verdict.outcome == verdict.claim.by_construction
+    what = verdict.claim.confound if by_construction else finding_title(row)
+    return f"{what}: {difference_text(row)}, n = {row['n']:.0f}"
 
 
 def finding_title(row: Mapping[str, Any]) -> str:

@@ -74,6 +74,24 @@ def rules(profile: Profile, runs: Runs) -> Markdown:
     return render("rules", claims=profile.claims, changed=list(changed))
 
 
+def provenance(runs: Runs) -> Markdown:
+    """The footer of a page: code, seeds, hardware and cost of all runs, each counted once."""
+    made = [run for name, seeds in runs.items() for run in seeds if run.name == name]
+
+    def of(key: str) -> list[str]:
+        return sorted({str(run.environment[key]) for run in made})
+
+    return render(
+        "provenance",
+        commits=[commit[:10] for commit in of("git_commit")],
+        dirty="True" in of("git_dirty"),
+        seeds=sorted({run.seed for run in made}),
+        devices=of("device"),
+        precisions=of("precision"),
+        hours=sum(run.environment["cpu_time_s"] for run in made) / 3600,
+    )
+
+
 def answers(results: Results, profile: Profile, own: Results | None = None) -> Markdown:
     """Our five answers: identity, what the original compared, dose, interaction, and a fixed budget.
 

@@ -84,6 +84,21 @@ class Results:
     raw_pixels: pd.DataFrame | None
     published: bool  # come with the project; else one's own
 
+    def table(self, name: str = "metrics", runs: Iterable[str] | None = None) -> pd.DataFrame:
+        """A table of all runs (default) or some, that a `Run` has by this name, with columns run and seed.
+
+        Runs that are the same training are there once, under the name that is first in runs.yaml.
+        """
+        chosen = [run for key in runs or self.runs for run in self.runs.get(key, []) if run.name == key]
+        tables = ((run, getattr(run, name)) for run in chosen)
+        return stacked((run.name, run.seed, table) for run, table in tables if table is not None)
+
+
+def stacked(tables: Iterable[tuple[str, int, pd.DataFrame]]) -> pd.DataFrame:
+    """Tables of runs and seeds as one, behind the columns run and seed."""
+    parts = [table.assign(run=run, seed=seed)[[*KEYS, *table.columns]] for run, seed, table in tables]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=KEYS)
+
 
 # ------------------------------------------------------------------------------------------------ tables
 
@@ -258,16 +273,7 @@ def publish(results: Results, folder: Path) -> None:
     ]
     write_json(folder / "runs.json", about)
 
-    def stacked(tables: Iterable[tuple[str, int, pd.DataFrame | None]]) -> pd.DataFrame:
-        return pd.concat(
-            [
-                table.assign(run=name, seed=seed)[[*KEYS, *table.columns]]
-                for name, seed, table in tables
-                if table is not None
-            ]
-        )
-
-    write_table(stacked((run.name, run.seed, run.metrics) for run in runs), folder / "metrics.csv")
+    write_table(results.table("metrics"), folder / "metrics.csv")
     predictions = [(run.name, run.seed, run.predictions.assign(weights="trained")) for run in runs]
     predictions += [
         (run.name, run.seed, run.initial_predictions.assign(weights="initial"))
@@ -278,9 +284,8 @@ def publish(results: Results, folder: Path) -> None:
         predictions.append((RAW_PIXELS, 0, results.raw_pixels.assign(weights="none")))
     write_table(stacked(predictions), folder / "predictions.csv.xz")
     for name in TABLES:
-        if any(getattr(run, name) is not None for run in runs):
-            tables = ((run.name, run.seed, getattr(run, name)) for run in runs)
-            write_table(stacked(tables), folder / f"{name}.csv")
+        if len(table := results.table(name)):
+            write_table(table, folder / f"{name}.csv")
 
 
 def load_published(profile: Profile, names: Iterable[str] | None = None) -> Results:
