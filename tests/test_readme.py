@@ -72,14 +72,17 @@ def test_its_results_are_those_that_are_published():
     assert published <= PROFILES.keys() <= set(profile_names())
 
 
+ORIGINAL_FINALS = {"baseline": [0.5] * 3, "resnet34": [0.5] * 3, "views8": [0.6] * 3}
+
+
 @pytest.fixture
 def published(tmp_path, monkeypatch):
     """An empty folder of published results, and what publishes the original's runs of a profile there."""
     monkeypatch.setattr(paths, "published_root", lambda: tmp_path)
 
-    def add(name: str) -> None:
+    def add(name: str, finals: dict[str, list[float]] = ORIGINAL_FINALS) -> None:
         profile = load_profile(name)
-        runs = made_up_runs({"baseline": [0.5] * 3, "resnet34": [0.5] * 3, "views8": [0.6] * 3})
+        runs = made_up_runs(finals)
         for run, seeds in runs.items():
             runs[run] = [dataclasses.replace(s, config=configure(run, profile, s.seed)) for s in seeds]
         publish(Results(runs, made_up_predictions(0.2), published=False), tmp_path / name)
@@ -105,6 +108,12 @@ def test_a_published_profile_has_a_block_with_its_answers_figure_and_pages(publi
         "results/published/demo/report_files/plateau.png",
         *(f"results/published/demo/{page}.md" for page in PAGES.values()),
     ]
+
+
+def test_a_study_whose_runs_are_not_all_made_answers_nothing(published):
+    published("tiny-imagenet-tenth", {"baseline": [0.5] * 3})
+    assert "1." not in results_text()
+    assert "the runs are not all made; [those there are](results/published/tiny" in results_text()
 
 
 def test_photographs_come_before_synthetic_images(published):
@@ -141,10 +150,11 @@ def test_links_lead_somewhere(page):
 
 def test_its_picture_and_that_of_contributing_show_the_rooms_there_are():
     rooms = {path.parent.name for path in (paths.ROOT / "lib/manyviews").glob("*/__init__.py")}
-    for text in (TEXT, (paths.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")):
+    contributing = (paths.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for text in (TEXT, contributing):
         line = next(line for line in text.splitlines() if line.startswith("config ──►"))
         assert set(re.findall(r"\w+", line.split("cli")[0])) == rooms
-    files = re.findall(r"\| `([\w/]+\.py)` \|", TEXT)
+    files = re.findall(r"\| `([\w/]+\.py)` \|", contributing)
     assert len(files) >= 7
     assert [file for file in files if not (paths.ROOT / "lib/manyviews" / file).exists()] == []
 
