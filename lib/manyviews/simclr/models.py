@@ -66,10 +66,11 @@ def make_backbone(
         layers[f"layer{stage + 1}"] = make_stage(channels[stage], channels[stage + 1], blocks, stride)
     layers["pool"] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     layers["fc"] = nn.Linear(8 * width, feature_dim)
-    for module in (m for layer in layers.values() for m in layer.modules()):
+    backbone = nn.Sequential(layers)
+    for module in backbone.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(layers)
+    return backbone
 
 
 def make_projection_head(
@@ -149,9 +150,8 @@ def count_macs(model: nn.Module, image_size: int) -> int:
 def receptive_field(backbone: nn.Sequential) -> int:
     """Pixels, each way, that one place of the last stage sees of an image, by the longest path."""
     field, step = 1, 1
-    for layer in (backbone.stem, backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4):
-        for module in layer.modules():
-            if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):  # shortcuts see no farther
-                field += (module.kernel_size[0] - 1) * step
-                step *= module.stride[0]
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):  # shortcuts see no farther
+            field += (module.kernel_size[0] - 1) * step
+            step *= module.stride[0]
     return field

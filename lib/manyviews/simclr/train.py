@@ -216,23 +216,22 @@ class Trainer:
         bar = tqdm(total=total, initial=self.progress.steps, desc=self.name, unit="step", mininterval=0.5)
         with repeatable(), bar:
             if not self.progress.metrics:
-                self._timed(lambda: self._record(loss=math.nan, rate=math.nan))
+                self._timed(self._record)
             while self.progress.epoch < self.recipe.epochs:
-                self._timed(lambda: self._epoch(bar))
+                self._timed(self._epoch, bar)
                 self._save_checkpoint()
                 after_epoch(self.progress)
         after_epoch(self.progress)  # if that of the last epoch was interrupted
         return self.progress
 
-    def _timed(self, work: Callable[[], None]) -> None:
+    def _timed(self, work: Callable[..., None], *arguments: Any) -> None:
         wall, cpu = time.perf_counter(), time.process_time()
-        work()
+        work(*arguments)
         self.progress.wall_time_s += time.perf_counter() - wall
         self.progress.cpu_time_s += time.process_time() - cpu
 
     def _epoch(self, bar: tqdm) -> None:
         losses: list[Tensor] = []
-        rate = 0.0
         of_all = f"epoch {self.progress.epoch + 1} of {self.recipe.epochs}"
         first = self.progress.epoch * self.recipe.passes_per_epoch
         passes = range(first, first + self.recipe.passes_per_epoch)
@@ -248,10 +247,7 @@ class Trainer:
             bar.update()
         self._check_finite(losses)
         if not all(value.isfinite().all() for value in self.model.state_dict().values()):
-            raise TrainingFailed(
-                f"the weights are no longer finite after {of_all}, at learning rate {rate:.3g}. "
-                f"{self._advice()}"
-            )
+            raise self._failure(f"the weights are no longer finite after {of_all}", rate)
         self.progress.epoch += 1
         self._record(loss=torch.stack(losses).double().mean().item(), rate=rate)
 
@@ -269,11 +265,8 @@ class Trainer:
         ).contiguous(memory_format=torch.channels_last)  # (KB, 3, H, W): all first views, all second, ...
         with torch.autocast(self.device.type, self.precision, enabled=self.precision == torch.bfloat16):
             # Apart, BatchNorm sees one view of each image at a time, as in the original.
-            z = (
-                self.model(x)
-                if self.recipe.joint_forward
-                else torch.cat([self.model(v) for v in x.chunk(n_views)])
-            )
+            together = x.chunk(1 if self.recipe.joint_forward else n_views)
+            z = torch.cat([self.model(part) for part in together])
         loss = self._loss(z, images)
         self.optimizer.zero_grad()
         loss.backward()
@@ -296,33 +289,24 @@ class Trainer:
         """Stop at the first loss of this epoch that is not a number."""
         bad = (~torch.stack(losses).isfinite()).nonzero()
         if len(bad):
-            step = int(bad[0])
-            done = self.progress.epoch * self.steps_per_epoch + step
-            rate = learning_rate(self.recipe, done, self.steps_per_epoch)
-            raise TrainingFailed(
-                f"the loss is {losses[step].item()} in epoch {self.progress.epoch + 1}, step {step + 1}, at "
-                f"learning rate {rate:.3g}. {self._advice()}"
-            )
+            step, epoch = int(bad[0]), self.progress.epoch
+            rate = learning_rate(self.recipe, epoch * self.steps_per_epoch + step, self.steps_per_epoch)
+            where = f"epoch {epoch + 1}, step {step + 1}"
+            raise self._failure(f"the loss is {losses[step].item()} in {where}", rate)
 
-    def _advice(self) -> str:
-        return (
-            f"Lower training.learning_rate, now {self.recipe.learning_rate} with {self.recipe.optimizer}, or "
-            "lengthen training.warmup_epochs."
+    def _failure(self, what: str, rate: float) -> TrainingFailed:
+        return TrainingFailed(
+            f"{what}, at learning rate {rate:.3g}. Lower training.learning_rate, now "
+            f"{self.recipe.learning_rate} with {self.recipe.optimizer}, or lengthen training.warmup_epochs."
         )
 
-    def _record(self, loss: float, rate: float) -> None:
+    def _record(self, loss: float = math.nan, rate: float = math.nan) -> None:
         """Append the epoch's row to the metrics, with accuracies where they are due."""
         epoch = self.progress.epoch
         due = epoch in (0, self.recipe.epochs) or epoch % self.every_epochs == 0
-        row = {
-            "epoch": epoch,
-            "steps": self.progress.steps,
-            "views_forwarded": self.progress.views_forwarded,
-            "learning_rate": rate,
-            "loss_nats": loss,
-        }
+        done = {name: getattr(self.progress, name) for name in ("epoch", "steps", "views_forwarded")}
         measured = self.evaluate(self.model, epoch) if due and self.evaluate is not None else {}
-        self.progress.metrics.append(row | measured)
+        self.progress.metrics.append(done | {"learning_rate": rate, "loss_nats": loss} | measured)
 
     def _save_checkpoint(self) -> None:
         """Replace the checkpoint in one step, so that there is a whole one at any instant."""

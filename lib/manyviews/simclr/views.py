@@ -15,7 +15,6 @@ from torch import Tensor
 
 GRAY = (0.2989, 0.587, 0.114)  # luma of red, green and blue, ITU-R BT.601, as in torchvision
 CROP_ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 UINT32 = 0xFFFFFFFF
 
 
@@ -86,11 +85,17 @@ class ViewParameters:
     width: Tensor  # (B,) pixels
     flip: Tensor  # (B,) bool
     jitter: Tensor  # (B,) bool
-    factors: Tensor  # (B, 4) of brightness, contrast, saturation (multiples) and hue (turns)
+    factors: Tensor  # (B, 4) of COLOUR_OPERATIONS: brightness, contrast, saturation (multiples), hue (turns)
     order: Tensor  # (B, 4) which of the four comes first, second, ...
     grayscale: Tensor  # (B,) bool
     blur: Tensor  # (B,) bool
     sigma: Tensor  # (B,) pixels
+
+
+def _between(ends: tuple[float, float], u: Tensor) -> Tensor:
+    """Uniform numbers in [0, 1) stretched to lie between the ends."""
+    low, high = ends
+    return low + (high - low) * u
 
 
 def _draw_crops(u: Tensor, strengths: ViewStrengths, height: int, width: int) -> tuple[Tensor, ...]:
@@ -99,10 +104,9 @@ def _draw_crops(u: Tensor, strengths: ViewStrengths, height: int, width: int) ->
     Area and aspect ratio are drawn until the box fits into the image, at most ten times; else the
     largest central box of an allowed ratio serves.
     """
-    low, high = strengths.crop_scale
-    area = height * width * (low + (high - low) * u[:, :CROP_ATTEMPTS])  # (B, attempts)
-    log_low, log_high = map(math.log, strengths.crop_ratio)
-    ratio = (log_low + (log_high - log_low) * u[:, CROP_ATTEMPTS : 2 * CROP_ATTEMPTS]).exp()
+    of_area, of_ratio, at_top, at_left = u.split((CROP_ATTEMPTS, CROP_ATTEMPTS, 1, 1), dim=1)
+    area = height * width * _between(strengths.crop_scale, of_area)  # (B, attempts)
+    ratio = _between(tuple(map(math.log, strengths.crop_ratio)), of_ratio).exp()
     w = (area * ratio).sqrt().round()
     h = (area / ratio).sqrt().round()
     fits = (w >= 1) & (w <= width) & (h >= 1) & (h <= height)
@@ -110,8 +114,8 @@ def _draw_crops(u: Tensor, strengths: ViewStrengths, height: int, width: int) ->
     some = fits.any(dim=1)
     w = torch.where(some, w.gather(1, first).squeeze(1), min(width, round(height * strengths.crop_ratio[1])))
     h = torch.where(some, h.gather(1, first).squeeze(1), min(height, round(width / strengths.crop_ratio[0])))
-    top = torch.where(some, (u[:, -2] * (height - h + 1)).floor(), ((height - h) / 2).floor())
-    left = torch.where(some, (u[:, -1] * (width - w + 1)).floor(), ((width - w) / 2).floor())
+    top = torch.where(some, (at_top[:, 0] * (height - h + 1)).floor(), ((height - h) / 2).floor())
+    left = torch.where(some, (at_left[:, 0] * (width - w + 1)).floor(), ((width - w) / 2).floor())
     return top, left, h, w
 
 
@@ -134,25 +138,19 @@ def draw_parameters(
     """
     n_crop = 2 * CROP_ATTEMPTS + 2
     u = uniform(seed, images, draws, n_crop + 13).to(dtype)
-    top, left, crop_height, crop_width = _draw_crops(u[:, :n_crop], strengths, height, width)
     flip, jitter, grayscale, blur, sigma, *colours = u[:, n_crop:].unbind(dim=1)
     multiples = (strengths.brightness, strengths.contrast, strengths.saturation)
-    ranges = [(max(0, 1 - strength), 1 + strength) for strength in multiples] + [
-        (-strengths.hue, strengths.hue)
-    ]
-    factors = [low + (high - low) * draw for (low, high), draw in zip(ranges, colours[:4], strict=True)]
+    ranges = [(max(0, 1 - strength), 1 + strength) for strength in multiples]
+    ranges.append((-strengths.hue, strengths.hue))
     return ViewParameters(
-        top=top,
-        left=left,
-        height=crop_height,
-        width=crop_width,
+        *_draw_crops(u[:, :n_crop], strengths, height, width),
         flip=flip < strengths.flip_p,
         jitter=jitter < strengths.jitter_p,
-        factors=torch.stack(factors, dim=1),
+        factors=torch.stack(list(map(_between, ranges, colours[:4])), dim=1),
         order=torch.stack(colours[4:], dim=1).argsort(dim=1),
         grayscale=grayscale < strengths.grayscale_p,
         blur=blur < strengths.blur_p,
-        sigma=strengths.blur_sigma[0] + (strengths.blur_sigma[1] - strengths.blur_sigma[0]) * sigma,
+        sigma=_between(strengths.blur_sigma, sigma),
     )
 
 
@@ -240,15 +238,13 @@ def adjust_hue(images: Tensor, turns: Tensor) -> Tensor:
     return turned
 
 
-def adjust(images: Tensor, operation: int, factor: Tensor) -> Tensor:
-    """One of the four colour operations; images (B, 3, H, W), factor (B,)."""
-    if operation == BRIGHTNESS:
-        return _blend(images, 0.0, factor)
-    if operation == CONTRAST:
-        return _blend(images, to_gray(images).mean(dim=(2, 3), keepdim=True), factor)
-    if operation == SATURATION:
-        return _blend(images, to_gray(images), factor)
-    return adjust_hue(images, factor)
+# Each takes images (B, 3, H, W) and a factor (B,).
+COLOUR_OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
+    lambda images, factor: _blend(images, 0.0, factor),  # brightness
+    lambda images, factor: _blend(images, to_gray(images).mean(dim=(2, 3), keepdim=True), factor),  # contrast
+    lambda images, factor: _blend(images, to_gray(images), factor),  # saturation
+    adjust_hue,
+)
 
 
 def apply_where(
@@ -262,44 +258,20 @@ def apply_where(
         operation: keeps the shape, and each row depends on its own row only.
         parameters: of the operation, each with B rows.
     """
+    if images.is_cpu:
+        rows = chosen.nonzero().squeeze(1)
+        some = (values.index_select(0, rows) for values in (images, *parameters))
+        return images.index_copy_(0, rows, operation(*some))
     # A GPU does all of them: the host would have to wait for it to learn how many are chosen.
-    way = _apply_to_chosen if images.device.type == "cpu" else _apply_to_all
-    return way(images, chosen, operation, *parameters)
-
-
-def _apply_to_chosen(images: Tensor, chosen: Tensor, operation: Callable, *parameters: Tensor) -> Tensor:
-    rows = chosen.nonzero().squeeze(1)
-    some = (values.index_select(0, rows) for values in (images, *parameters))
-    return images.index_copy_(0, rows, operation(*some))
-
-
-def _apply_to_all(images: Tensor, chosen: Tensor, operation: Callable, *parameters: Tensor) -> Tensor:
     return torch.where(chosen[:, None, None, None], operation(images, *parameters), images)
 
 
 def color_jitter(images: Tensor, p: ViewParameters) -> Tensor:
     """Brightness, contrast, saturation and hue, in each image's own order, where p says so."""
-    for place in range(4):
-        for operation in (BRIGHTNESS, CONTRAST, SATURATION, HUE):
-            images = apply_where(
-                images,
-                p.jitter & (p.order[:, place] == operation),
-                lambda some, factor, operation=operation: adjust(some, operation, factor),
-                p.factors[:, operation],
-            )
+    for of_place in p.order.unbind(dim=1):
+        for index, operation in enumerate(COLOUR_OPERATIONS):
+            images = apply_where(images, p.jitter & (of_place == index), operation, p.factors[:, index])
     return images
-
-
-def apply_parameters(images: Tensor, p: ViewParameters, size: int, blur_kernel: int) -> Tensor:
-    """Turn images (B, 3, H, W) in [0, 1] into the views (B, 3, size, size) that p describes."""
-
-    def blur(some: Tensor, sigma: Tensor) -> Tensor:
-        matrix = blur_matrix(sigma, blur_kernel, size)
-        return separable(some, matrix, matrix)
-
-    views = color_jitter(crop_resize(images, p, size), p)
-    views = apply_where(views, p.grayscale, lambda some: to_gray(some).expand_as(some))
-    return apply_where(views, p.blur, blur, p.sigma)
 
 
 def make_views(
@@ -330,4 +302,12 @@ def make_views(
     images, draws = images.to(dataset.device), draws.to(dataset.device)
     p = draw_parameters(strengths, seed, images, draws, height, width, dtype)
     kernel = strengths.blur_kernel or (3 if size <= 32 else 5)
-    return apply_parameters(dataset.index_select(0, images).to(dtype).div_(255), p, size, kernel)
+
+    def blur(some: Tensor, sigma: Tensor) -> Tensor:
+        matrix = blur_matrix(sigma, kernel, size)
+        return separable(some, matrix, matrix)
+
+    views = crop_resize(dataset.index_select(0, images).to(dtype).div_(255), p, size)
+    views = color_jitter(views, p)
+    views = apply_where(views, p.grayscale, lambda some: to_gray(some).expand_as(some))
+    return apply_where(views, p.blur, blur, p.sigma)
