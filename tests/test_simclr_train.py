@@ -23,7 +23,6 @@ from manyviews.simclr.views import ViewStrengths, make_views
 IMAGES = torch.randint(0, 256, (20, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(20) % 4
 SEED = 5
-DEFINITIONS = ("pairs", "outside", "inside")  # of the loss of many views
 SHORT = Recipe(n_views=4, epochs=3, warmup_epochs=1, batch_size=8, learning_rate=1e-2)
 
 # A recipe in which each field is off its default and has an effect on the result.
@@ -108,10 +107,9 @@ def written_out(recipe: Recipe, seed: int) -> tuple[SimCLR, list[float]]:
     [
         OFF_DEFAULT,
         replace(OFF_DEFAULT, distinct=None, optimizer="adamw", multi_view_loss="pairs", joint_forward=False),
-        replace(OFF_DEFAULT, distinct=None, views_per_batch=2, schedule="cosine", schedule_per="epoch"),
         replace(SHORT, weight_decay=0.2),
     ],
-    ids=["all off their defaults", "adamw, fresh views", "pairs, cosine", "short"],
+    ids=["all off their defaults", "adamw, fresh views, one at a time", "short"],
 )
 def test_training_is_the_loop_over_its_parts(recipe):
     """Oracle: sampler, views, network, loss and torch's optimisers in a plain loop."""
@@ -159,12 +157,8 @@ def crash_at(monkeypatch, method: str, call: int):
     ("method", "call", "epochs_kept", "changes"),
     [
         ("_record", 0, 0, {}),
-        ("_step", 0, 0, {}),
-        ("_step", 8, 1, {"optimizer": "sgd"}),
-        ("_step", 8, 1, {"joint_forward": True, "schedule_per": "step"}),
-        ("_step", 8, 1, {"views_per_batch": 4}),
+        ("_step", 8, 1, {"joint_forward": True, "schedule_per": "step", "views_per_batch": 4}),
         ("_step", 17, 2, {"optimizer": "sgd"}),
-        ("_record", 3, 2, {}),
         ("_save_checkpoint", 2, 2, {}),
     ],
 )
@@ -186,22 +180,7 @@ def test_a_resumed_training_ends_bit_identical(tmp_path, monkeypatch, method, ca
         assert getattr(resumed.progress, name) == getattr(whole.progress, name)
 
 
-class Noting(Trainer):
-    """Notes the loss of each step."""
-
-    def __init__(self, *arguments, **settings):
-        super().__init__(*arguments, **settings)
-        self.of_steps = []
-
-    def _step(self, *arguments):
-        loss = super()._step(*arguments)
-        self.of_steps.append(loss.item())
-        return loss
-
-
-@pytest.mark.parametrize(
-    ("n_images", "batch_size", "optimizer"), [(20, 10, "adamw"), (20, 8, "sgd"), (19, 5, "adamw")]
-)
+@pytest.mark.parametrize(("n_images", "batch_size", "optimizer"), [(20, 8, "sgd"), (19, 5, "adamw")])
 def test_views_per_epoch_are_passes_and_nothing_more(tmp_path, monkeypatch, n_images, batch_size, optimizer):
     """To the bit, eight views for 2 epochs, two for 8, and four for 4, with a crash, are one training."""
 
@@ -210,23 +189,19 @@ def test_views_per_epoch_are_passes_and_nothing_more(tmp_path, monkeypatch, n_im
             n_views=n_views, epochs=epochs, warmup_epochs=1.5 * epochs / 8, schedule_per="step",
             batch_size=batch_size, optimizer=optimizer, learning_rate=1e-2,
         )  # fmt: skip
-        return Noting(network(), IMAGES[:n_images], recipe, SEED, checkpoint=tmp_path / f"{n_views}.pt")
+        return Trainer(network(), IMAGES[:n_images], recipe, SEED, checkpoint=tmp_path / f"{n_views}.pt")
 
-    eight, two, crashed = made(8, 2), made(2, 8), made(4, 4)
-    eight.run()
-    two.run()
     with monkeypatch.context() as patch:
         crash_at(patch, "_step", 10)
         with pytest.raises(Interrupted):
-            crashed.run()
-    four = made(4, 4)
-    kept = four.progress.steps
-    four.run()
-    assert 0 < kept < len(crashed.of_steps)
-    assert eight.of_steps == two.of_steps == crashed.of_steps[:kept] + four.of_steps
-    assert eight.progress.views_forwarded == two.progress.views_forwarded == four.progress.views_forwarded
-    for other in (two, four):
-        assert torch.equal(weights(other.model), weights(eight.model))
+            made(4, 4).run()
+    eight, two, four = made(8, 2), made(2, 8), made(4, 4)
+    assert four.progress.steps > 0
+    for one in (eight, two, four):
+        one.run()
+        assert one.progress.views_forwarded == 16 * n_images
+        assert torch.equal(weights(one.model), weights(eight.model))
+    assert sum(losses(two)) / 8 == pytest.approx(sum(losses(eight)) / 2, rel=1e-12)
 
 
 PER_EPOCH = {"schedule_per": "epoch"}
@@ -251,7 +226,6 @@ def trained_by(config: RunConfig) -> torch.Tensor:
     [
         ({}, EIGHT_VIEWS, True),
         (PER_EPOCH, EIGHT_VIEWS | PER_EPOCH, False),
-        ({}, PER_EPOCH, False),
         ({}, EIGHT_VIEWS | {"warmup_epochs": 0.25}, False),
         ({}, FOUR_IN_A_BATCH, False),
         ({}, {"multi_view_loss": "pairs"}, True),
@@ -266,9 +240,6 @@ def trained_by(config: RunConfig) -> torch.Tensor:
         ({"optimizer": "sgd"}, {"optimizer": "sgd", "momentum": 0.5}, False),
         ({}, {"decay_fraction": 0.5}, True),
         ({"schedule": "constant"}, {"schedule": "constant", "decay_fraction": 0.5}, False),
-        ({}, {"seed": 1}, False),
-        ({}, {"temperature": 0.4}, False),
-        ({}, {"joint_forward": True}, False),
     ],
 )
 def test_configurations_have_one_canonical_form_where_their_trainings_are_one(one, other, equal):
@@ -280,18 +251,17 @@ def test_configurations_have_one_canonical_form_where_their_trainings_are_one(on
 
 def test_what_follows_an_epoch_is_made_up_for_after_an_interruption(tmp_path):
     """A crash while the last epoch's row was written to disk must not leave the file a row short."""
-    rows = []
+    path, rows = tmp_path / "c.pt", []
 
-    def note(progress):
-        if progress.epoch == SHORT.epochs and not rows.count("crashed"):
-            rows.append("crashed")
+    def crash_at_last(progress):
+        if progress.epoch == SHORT.epochs:
             raise Interrupted
         rows.append(len(progress.metrics))
 
     with pytest.raises(Interrupted):
-        trainer(checkpoint=tmp_path / "c.pt").run(note)
-    trainer(checkpoint=tmp_path / "c.pt").run(note)
-    assert rows == [2, 3, "crashed", 4]
+        trainer(checkpoint=path).run(crash_at_last)
+    trainer(checkpoint=path).run(lambda progress: rows.append(len(progress.metrics)))
+    assert rows == [2, 3, 4]
 
 
 def test_a_crash_while_the_checkpoint_is_written_keeps_the_one_before(tmp_path, monkeypatch):
@@ -331,45 +301,41 @@ def test_a_loss_that_is_no_number_stops_the_training(tmp_path, monkeypatch):
     assert weights(kept.model).isfinite().all()
 
 
-@pytest.mark.parametrize(("definition", "least"), [("pairs", 0), ("outside", math.log(3)), ("inside", 0)])
-def test_training_lowers_the_loss(definition, least):
-    """Images of one colour each, which views without jitter keep: easy to tell apart.
-
-    With three positives outside the logarithm, their probabilities add up to less than 1, and the loss
-    cannot fall below log 3.
-    """
-    easy = replace(
-        SHORT, epochs=6, batch_size=40, temperature=0.2, views_per_batch=4, multi_view_loss=definition
-    )
-    easy = replace(easy, strengths=ViewStrengths(jitter_p=0, grayscale_p=0))
-    made = Trainer(network(projection_norm=True), IMAGES[:, :, :1, :1].expand(-1, -1, 12, 12), easy)
+@pytest.mark.parametrize(
+    ("labels", "changes", "share"),
+    [
+        (LABELS, {}, 0.9),
+        (None, {"multi_view_loss": "inside", "views_per_batch": 4, "batch_size": 40}, 0.7),
+    ],
+)
+def test_training_lowers_the_loss(labels, changes, share):
+    """Images of one colour each, which views without jitter keep: easy to tell apart."""
+    easy = replace(SHORT, epochs=6, temperature=0.2, strengths=ViewStrengths(jitter_p=0, grayscale_p=0))
+    model = network(projection_norm=True, n_classes=None if labels is None else 4)
+    images = IMAGES[:, :, :1, :1].expand(-1, -1, 12, 12)
+    made = Trainer(model, images, replace(easy, **changes), labels=labels)
     made.run()
-    assert least < losses(made)[-1] < least + 0.7 * (losses(made)[0] - least)
+    assert 0 < losses(made)[-1] < share * losses(made)[0]
 
 
-@pytest.mark.parametrize("repeats", [1, 2])
-def test_a_supervised_loss_pairs_each_image_with_its_label(repeats):
+def test_a_supervised_loss_pairs_each_image_with_its_label():
     """Oracle: cross-entropy by hand. Rows are the first views of all images, then the second, and so on."""
     made = trainer(model=network(n_classes=4), labels=LABELS)
     images = torch.tensor([5, 0, 7])
     z = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     expected = [-torch.log_softmax(z[row], 0)[LABELS[images[row % 3]]] for row in range(6)]
-    assert made._loss(z.repeat(repeats, 1), images) == pytest.approx(sum(expected).item() / 6, rel=1e-6)
+    assert made._loss(z, images) == pytest.approx(sum(expected).item() / 6, rel=1e-6)
 
 
 def test_counts_what_it_does():
     """20 images in batches of 8: 3 batches a pass, 2 passes an epoch; every image gives 4 views an epoch."""
     progress = trainer().run()
-    assert progress.steps == 3 * 2 * 3
-    assert progress.views_forwarded == 3 * 20 * 4
-    assert [row["epoch"] for row in progress.metrics] == [0, 1, 2, 3]
-    assert [row["steps"] for row in progress.metrics] == [0, 6, 12, 18]
-    assert [row["views_forwarded"] for row in progress.metrics] == [0, 80, 160, 240]
+    rows = [(row["epoch"], row["steps"], row["views_forwarded"]) for row in progress.metrics]
+    assert rows == [(0, 0, 0), (1, 6, 80), (2, 12, 160), (3, 18, 240)]
+    assert (progress.epoch, progress.steps, progress.views_forwarded) == rows[-1]
 
 
-@pytest.mark.parametrize(
-    ("epochs", "every", "expected"), [(5, 2, [0, 2, 4, 5]), (4, 2, [0, 2, 4]), (3, 9, [0, 3])]
-)
+@pytest.mark.parametrize(("epochs", "every", "expected"), [(5, 2, [0, 2, 4, 5]), (3, 9, [0, 3])])
 def test_evaluates_first_last_and_every_so_often(epochs, every, expected):
     called = []
 
@@ -388,7 +354,7 @@ def test_what_a_step_is_made_of_reads_nothing_back():
     x = make_views(IMAGES.to("meta"), images.repeat(2), draws.T.flatten(), **settings)
     model = network().float().to("meta")
     nt_xent(model(x), 0.5).backward()
-    for definition in DEFINITIONS:
+    for definition in ("pairs", "outside", "inside"):
         multi_view_nt_xent(model(x), 4, 0.5, definition).backward()
     assert all(p.grad.is_meta for p in model.parameters())
 
