@@ -1,4 +1,6 @@
-"""The probe sweep and the split of unseen classes: what is fitted, what is scored, which C is chosen."""
+"""The probe sweep: what is fitted, what is scored, which C is chosen."""
+
+from itertools import product
 
 import numpy as np
 import pytest
@@ -6,9 +8,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.neighbors import KNeighborsClassifier
+from torch.nn.functional import normalize
 
 from manyviews.config.schema import EvaluationConfig
-from manyviews.probes.protocol import ood_split
 from manyviews.probes.sweep import choose_c, probe_sweep
 
 
@@ -21,29 +23,37 @@ def clusters(n: int, n_classes: int, noise_dims: int, seed: int) -> tuple[torch.
     return torch.tensor(x, dtype=torch.float32), torch.from_numpy(labels)
 
 
-@pytest.mark.parametrize("n", [10, 100, 2000])
-def test_a_fraction_of_four_fifths_holds_out_a_fifth(n):
-    """1 - 0.8 is a little less than 0.2 in floats, and a whole image would be lost."""
-    fit, test = ood_split(n, 0.8)
-    assert len(test) == n // 5
-    assert sorted([*fit.tolist(), *test.tolist()]) == list(range(n))
-
-
-def test_unseen_classes_are_scored_on_images_that_were_not_fitted():
-    """Oracle: scikit-learn's k-NN with one neighbour, which is always right on what it was fitted on."""
+def test_the_sweep_is_scikit_learns_probes():
+    """Each number of neighbours that there are images for; unseen classes are scored on images not fitted."""
     sizes = {"train": (90, 6, 1), "val": (60, 6, 2), "ood": (150, 3, 3)}
     made = {split: clusters(n, classes, 4, seed) for split, (n, classes, seed) in sizes.items()}
     features, labels = ({split: pair[part] for split, pair in made.items()} for part in (0, 1))
-    config = EvaluationConfig(sweep_neighbours=(1, 4), sweep_c=(0.01, 1.0), ood_fit_fraction=0.6)
-    table = probe_sweep({"fc": features}, labels, config, "test")
-    raw = table[(table["task"] == "ood") & ~table["normalised"] & (table["probe"] == "knn")]
-    by_k = raw.set_index("neighbours")["accuracy"]
+    config = EvaluationConfig(
+        sweep_neighbours=(1, 4, 2000), sweep_c=(0.01, 1.0), linear_c=0.05, ood_fit_fraction=0.6
+    )
+    layers = {"fc": features, "pooled": {split: x[:, :5] for split, x in features.items()}}
+    table = probe_sweep(layers, labels, config, "test")
+    accuracies = table.set_index(["layer", "normalised", "task", "probe", "neighbours"])["accuracy"]
     held_out = np.random.RandomState(42).permutation(150) < 60
-    x, y = features["ood"].numpy(), labels["ood"].numpy()
-    for k in (1, 4):
-        oracle = KNeighborsClassifier(k, algorithm="brute").fit(x[~held_out], y[~held_out])
-        assert by_k[k] == pytest.approx(oracle.score(x[held_out], y[held_out]))
-    assert by_k[1] < 1
+    for (layer, x), normalised in product(layers.items(), (False, True)):
+        x = {split: normalize(of_split, dim=1) if normalised else of_split for split, of_split in x.items()}
+        ood, y = x["ood"], labels["ood"]
+        sets = {
+            "id": (x["train"], labels["train"], x["val"], labels["val"]),
+            "ood": (ood[~held_out], y[~held_out], ood[held_out], y[held_out]),
+        }
+        for task, (fit, fit_y, test, test_y) in sets.items():
+            of = accuracies[layer, normalised, task]
+            assert set(of.index.get_level_values("neighbours").dropna()) == {1, 4}
+            for k in (1, 4):
+                knn = KNeighborsClassifier(k, algorithm="brute").fit(fit.double(), fit_y)
+                assert of["knn", k] == pytest.approx(knn.score(test.double(), test_y))
+            linear = LogisticRegression(C=0.05, max_iter=10_000, tol=1e-9).fit(fit.double(), fit_y)
+            assert of["linear"].item() == pytest.approx(linear.score(test.double(), test_y))
+    assert accuracies["fc", False, "ood", "knn", 1] < 1  # one neighbour is always right on what was fitted
+    assert set(table[table["probe"] == "weighted_knn"]["normalised"]) == {True}
+    assert set(table[table["probe"] == "linear"]["c"]) == {0.05}
+    assert set(table[table["probe"] == "linear_swept"]["c"]) <= {0.01, 1}
 
 
 def test_c_is_the_best_on_the_held_out_fifth():

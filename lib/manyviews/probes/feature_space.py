@@ -7,7 +7,7 @@ from torch import Tensor
 
 from manyviews.probes.features import Features
 from manyviews.probes.knn import nearest
-from manyviews.probes.protocol import Labels, ood_split
+from manyviews.probes.protocol import Labels, ood_split, tasks
 
 QUERIES = 2  # of the training classes, and as many of the unseen ones
 NEIGHBOURS = 5
@@ -29,24 +29,24 @@ def example_neighbours(features: Features, labels: Labels, ood_fit_fraction: flo
         (index in train, or in ood), right (whether its class is the query's). A query of unseen classes has
         its neighbours among the OOD images that the probes are fitted on.
     """
-    fit, test = map(torch.from_numpy, ood_split(len(labels["ood"]), ood_fit_fraction))
-    sets = {
-        "id": ("train", torch.arange(len(labels["train"])), "val", torch.arange(len(labels["val"]))),
-        "ood": ("ood", fit, "ood", test),
+    fit, test = ood_split(len(labels["ood"]), ood_fit_fraction)
+    rows_of = {
+        "id": (torch.arange(len(labels["train"])), torch.arange(len(labels["val"]))),
+        "ood": (fit, test),
     }
     rows = []
-    for split, (fit_name, fit_rows, test_name, test_rows) in sets.items():
-        test_labels = labels[test_name][test_rows].cpu()
-        there = torch.unique(test_labels)
+    for split, task in tasks(features, labels, ood_fit_fraction).items():
+        fitted, fit_labels, scored, test_labels = (part.cpu() for part in task)
+        fit_rows, test_rows = rows_of[split]
+        there = test_labels.unique()
         classes = there[spaced_classes(torch.arange(len(there)), QUERIES)]
-        queries = torch.stack([test_rows[test_labels == label][0] for label in classes])
-        fitted = features[fit_name][fit_rows]
-        _, indices = nearest(fitted, features[test_name][queries], min(NEIGHBOURS, len(fitted)))
-        for query, of_query in zip(queries, fit_rows[indices.cpu()], strict=True):
-            right = labels[fit_name][of_query] == labels[test_name][query]
-            for rank, index in enumerate(of_query.tolist()):
-                row = {"split": split, "query": int(query), "rank": rank + 1, "neighbour": index}
-                rows.append(row | {"right": bool(right[rank])})
+        queries = torch.stack([(test_labels == label).nonzero()[0, 0] for label in classes])
+        _, indices = nearest(fitted, scored[queries], min(NEIGHBOURS, len(fitted)))
+        for query, of_query in zip(queries, indices, strict=True):
+            for rank, index in enumerate(of_query, start=1):
+                row = {"split": split, "query": int(test_rows[query]), "rank": rank}
+                right = bool(fit_labels[index] == test_labels[query])
+                rows.append(row | {"neighbour": int(fit_rows[index]), "right": right})
     return pd.DataFrame(rows)
 
 

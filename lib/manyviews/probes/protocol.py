@@ -17,7 +17,7 @@ from manyviews.config.schema import ConfigError, EvaluationConfig
 from manyviews.data.dataset import SPLITS, Dataset
 from manyviews.probes.features import Features
 from manyviews.probes.knn import knn_predict, nearest
-from manyviews.probes.linear import fit_linear
+from manyviews.probes.linear import LinearProbe, fit_linear
 
 # Accuracy: its split, and the column of the predictions that it is computed from.
 MEASURES = {
@@ -34,6 +34,7 @@ HELD_OUT = 0.2  # of the fitted images, on which the probe sweep chooses C
 RAW_PIXELS_SIDE = 32  # to which larger images are averaged, so that a linear probe of them is affordable
 
 Labels = dict[str, Tensor]  # (N,) int64 for each of SPLITS
+Task = tuple[Tensor, Tensor, Tensor, Tensor]  # features and labels to fit on, and to score
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +51,11 @@ def accuracy(predicted: Tensor, labels: Tensor) -> float:
     return (predicted == labels).double().mean().item()
 
 
-def ood_split(n: int, fit_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+def ood_split(n: int, fit_fraction: float) -> tuple[Tensor, Tensor]:
     """Indices of the OOD images to fit the probes on and to score, as the original draws them."""
-    order = np.random.RandomState(OOD_SEED).permutation(n)
+    order = torch.from_numpy(np.random.RandomState(OOD_SEED).permutation(n))
     held_out = int(round(1 - fit_fraction, 9) * n)  # rounded, for 1 - 0.8 is a little less than 0.2
-    return np.flatnonzero(order >= held_out), np.flatnonzero(order < held_out)
+    return (order >= held_out).nonzero()[:, 0], (order < held_out).nonzero()[:, 0]
 
 
 def ood_folds(labels: Tensor, folds: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -64,6 +65,24 @@ def ood_folds(labels: Tensor, folds: int) -> Iterator[tuple[Tensor, Tensor]]:
     splitter = StratifiedKFold(folds, shuffle=True, random_state=OOD_SEED)
     for fit, test in splitter.split(np.zeros(len(labels)), labels.cpu().numpy()):
         yield torch.from_numpy(fit), torch.from_numpy(test)
+
+
+def tasks(features: Features, labels: Labels, ood_fit_fraction: float) -> dict[str, Task]:
+    """What is fitted and what is scored of training ("id") and of unseen ("ood") classes."""
+    fit, test = ood_split(len(labels["ood"]), ood_fit_fraction)
+    x, y = features["ood"], labels["ood"]
+    return {
+        "id": (features["train"], labels["train"], features["val"], labels["val"]),
+        "ood": (x[fit], y[fit], x[test], y[test]),
+    }
+
+
+def predict_both(task: Task, config: EvaluationConfig) -> tuple[Tensor, Tensor, LinearProbe]:
+    """Classes (M,) by k-NN and by the linear probe, and the latter."""
+    fit, fit_labels, test, _ = task
+    _, indices = nearest(fit, test, config.neighbours)
+    linear = fit_linear(fit, fit_labels, config.linear_c, config.linear_max_iter)
+    return knn_predict(fit_labels, indices, int(fit_labels.max()) + 1), linear.predict(test), linear
 
 
 def evaluate(features: Features, labels: Labels, config: EvaluationConfig, folds: bool) -> Evaluation:
@@ -78,35 +97,27 @@ def evaluate(features: Features, labels: Labels, config: EvaluationConfig, folds
         ("ood"). Columns: split, image (its index in the split), label, knn, linear, and for OOD knn_folds and
         linear_folds. What was not scored is missing.
     """
-    tasks = [
-        ("id", "", features["train"], labels["train"], features["val"], torch.arange(len(labels["val"])))
-    ]
-    ood_parts = [("", *map(torch.from_numpy, ood_split(len(labels["ood"]), config.ood_fit_fraction)))]
-    if folds:
-        ood_parts += [("_folds", fit, test) for fit, test in ood_folds(labels["ood"], config.ood_folds)]
     x, y = features["ood"], labels["ood"]
-    tasks += [("ood", suffix, x[fit], y[fit], x[test], test) for suffix, fit, test in ood_parts]
-
-    columns = {
-        split: {name: np.full(len(labels[of]), -1) for name in COLUMNS[3:]}
-        for split, of in (("id", "val"), ("ood", "ood"))
-    }
-    probes = []
-    for split, suffix, fit, fit_labels, test, scored in tasks:
-        _, indices = nearest(fit, test, config.neighbours)
-        knn = knn_predict(fit_labels, indices, int(fit_labels.max()) + 1)
-        probes.append(fit_linear(fit, fit_labels, config.linear_c, config.linear_max_iter))
-        columns[split][f"knn{suffix}"][scored] = knn.cpu()
-        columns[split][f"linear{suffix}"][scored] = probes[-1].predict(test).cpu()
-    tables = [
-        pd.DataFrame(
-            {"split": split, "image": range(len(labels[of])), "label": labels[of].cpu()} | columns[split]
-        )
-        for split, of in (("id", "val"), ("ood", "ood"))
+    by_split = tasks(features, labels, config.ood_fit_fraction)
+    _, ood_test = ood_split(len(y), config.ood_fit_fraction)
+    parts = [
+        ("id", "", torch.arange(len(labels["val"])), by_split["id"]),
+        ("ood", "", ood_test, by_split["ood"]),
     ]
-    table = pd.concat(tables, ignore_index=True)[COLUMNS].astype(dict.fromkeys(COLUMNS[1:], "Int64"))
+    for fit, test in ood_folds(y, config.ood_folds) if folds else ():
+        parts.append(("ood", "_folds", test, (x[fit], y[fit], x[test], y[test])))
+
+    tables, probes = {}, []
+    for split, of in (("id", labels["val"]), ("ood", y)):
+        table = pd.DataFrame({"split": split, "image": range(len(of)), "label": of.cpu()}, columns=COLUMNS)
+        tables[split] = table.astype(dict.fromkeys(COLUMNS[1:], "Int64"))
+    for split, suffix, scored, task in parts:
+        knn, linear, probe = predict_both(task, config)
+        tables[split].loc[scored.numpy(), f"knn{suffix}"] = knn.cpu().numpy()
+        tables[split].loc[scored.numpy(), f"linear{suffix}"] = linear.cpu().numpy()
+        probes.append(probe)
     return Evaluation(
-        table.where(table != -1),
+        pd.concat(tables.values(), ignore_index=True),
         all(probe.converged for probe in probes),
         max(probe.gradient_norm for probe in probes),
     )
@@ -152,14 +163,11 @@ def few_label_draws(labels: Labels, config: EvaluationConfig) -> Iterator[Tensor
 
 def few_label_accuracies(features: Features, labels: Labels, config: EvaluationConfig) -> dict[str, float]:
     """ID accuracies of probes that see no more labels a class than the OOD probes; means over some draws."""
-    x, y, of_draws = features["train"], labels["train"], []
+    x, y, test, test_labels = tasks(features, labels, config.ood_fit_fraction)["id"]
+    of_draws = []
     for rows in few_label_draws(labels, config):
-        _, indices = nearest(x[rows], features["val"], config.neighbours)
-        knn = knn_predict(y[rows], indices, int(y.max()) + 1)
-        linear = fit_linear(x[rows], y[rows], config.linear_c, config.linear_max_iter).predict(
-            features["val"]
-        )
-        of_draws.append([accuracy(predicted, labels["val"]) for predicted in (knn, linear)])
+        predicted = predict_both((x[rows], y[rows], test, test_labels), config)[:2]
+        of_draws.append([accuracy(of_probe, test_labels) for of_probe in predicted])
     knn, linear = np.mean(of_draws, axis=0).tolist()
     return {"id_few_labels_knn_accuracy": knn, "id_few_labels_linear_accuracy": linear}
 
@@ -200,34 +208,29 @@ def check_probes(dataset: Dataset, config: EvaluationConfig) -> None:
     Raises:
         ConfigError: they have not; names the key to change.
     """
+
+    def refuse(key: str, what: str) -> None:
+        raise ConfigError(f"evaluation.{key} {getattr(config, key)} {what}")
+
     labels = {name: torch.from_numpy(getattr(dataset, name).labels) for name in SPLITS}
     fit, test = ood_split(len(labels["ood"]), config.ood_fit_fraction)
     if len(test) == 0:
-        raise ConfigError(
-            f"evaluation.ood_fit_fraction {config.ood_fit_fraction} leaves no OOD image to score; lower it"
-        )
+        refuse("ood_fit_fraction", "leaves no OOD image to score; lower it")
     smallest = int(torch.bincount(labels["ood"]).min())
     if config.ood_folds > smallest:
-        raise ConfigError(
-            f"evaluation.ood_folds {config.ood_folds} exceeds the {smallest} images of the smallest unseen "
-            "class; lower it"
-        )
+        refuse("ood_folds", f"exceeds the {smallest} images of the smallest unseen class; lower it")
     if few_labels(labels, config) == 0 or len(labels["ood"][fit].unique()) < 2:
-        raise ConfigError(
-            f"evaluation.ood_fit_fraction {config.ood_fit_fraction} leaves less than one image of each "
-            "unseen class to fit the probes on; raise it"
-        )
+        few = "leaves less than one image of each unseen class to fit the probes on; raise it"
+        refuse("ood_fit_fraction", few)
     folds = [rows for rows, _ in ood_folds(labels["ood"], config.ood_folds)]
     fewest = min(len(rows) for rows in (fit, *folds, *few_label_draws(labels, config)))
     if config.neighbours > fewest:
-        raise ConfigError(
-            f"evaluation.neighbours {config.neighbours} exceeds the {fewest} fitted images; lower it"
-        )
+        refuse("neighbours", f"exceeds the {fewest} fitted images; lower it")
     if config.sweep:
         _check_sweep(labels, fit, fewest, config)
 
 
-def _check_sweep(labels: Labels, fit: np.ndarray, fewest: int, config: EvaluationConfig) -> None:
+def _check_sweep(labels: Labels, fit: Tensor, fewest: int, config: EvaluationConfig) -> None:
     if min(config.sweep_neighbours) > fewest:
         raise ConfigError(
             f"evaluation.sweep_neighbours: none of {config.sweep_neighbours} is at most {fewest}, the "

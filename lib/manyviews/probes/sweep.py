@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
@@ -13,7 +12,7 @@ from manyviews.config.schema import EvaluationConfig
 from manyviews.probes.features import Features
 from manyviews.probes.knn import knn_predict, nearest, weighted_knn_predict
 from manyviews.probes.linear import fit_linear_path
-from manyviews.probes.protocol import Labels, accuracy, held_out, ood_split
+from manyviews.probes.protocol import Labels, Task, accuracy, held_out, tasks
 
 
 def probe_sweep(
@@ -31,27 +30,21 @@ def probe_sweep(
         normalised), "linear" (C as configured) or "linear_swept" (C chosen on a held-out part of the fitted
         images); neighbours or c; task ("id" or "ood"); accuracy; converged (linear probes).
     """
-    fit, test = map(torch.from_numpy, ood_split(len(labels["ood"]), config.ood_fit_fraction))
     rows = []
     stages = [(layer, normalised) for layer in layers for normalised in (False, True)]
     for layer, normalised in tqdm(stages, desc=name, unit="stage"):
         x = layers[layer]
         if normalised:
             x = {split: F.normalize(of_split, dim=1) for split, of_split in x.items()}
-        tasks = {
-            "id": (x["train"], labels["train"], x["val"], labels["val"]),
-            "ood": (x["ood"][fit], labels["ood"][fit], x["ood"][test], labels["ood"][test]),
-        }
-        for task, sets in tasks.items():
-            probes = [*_knn_probes(*sets, normalised, config), *_linear_probes(*sets, config)]
-            rows += [{"layer": layer, "normalised": normalised, "task": task, **probe} for probe in probes]
+        for split, task in tasks(x, labels, config.ood_fit_fraction).items():
+            probes = [*_knn_probes(task, normalised, config), *_linear_probes(task, config)]
+            rows += [{"layer": layer, "normalised": normalised, "task": split, **probe} for probe in probes]
     return pd.DataFrame(rows).astype({"neighbours": "Int64", "converged": "boolean"})
 
 
-def _knn_probes(
-    fit: Tensor, fit_labels: Tensor, test: Tensor, labels: Tensor, normalised: bool, config: EvaluationConfig
-) -> Iterator[dict[str, Any]]:
+def _knn_probes(task: Task, normalised: bool, config: EvaluationConfig) -> Iterator[dict[str, Any]]:
     """k-NN with each number of neighbours that there are images for."""
+    fit, fit_labels, test, labels = task
     possible = [k for k in config.sweep_neighbours if k <= len(fit)]
     n_classes = int(fit_labels.max()) + 1
     distances, indices = nearest(fit, test, max(possible))
@@ -63,10 +56,9 @@ def _knn_probes(
             yield {"probe": "weighted_knn", "neighbours": k, "accuracy": accuracy(weighted, labels)}
 
 
-def _linear_probes(
-    fit: Tensor, fit_labels: Tensor, test: Tensor, labels: Tensor, config: EvaluationConfig
-) -> Iterator[dict[str, Any]]:
+def _linear_probes(task: Task, config: EvaluationConfig) -> Iterator[dict[str, Any]]:
     """The linear probe at the configured C, and at one that suits the fitted images best."""
+    fit, fit_labels, test, labels = task
     cs = {"linear": config.linear_c, "linear_swept": choose_c(fit, fit_labels, config)}
     fitted = fit_linear_path(fit, fit_labels, list(cs.values()), config.linear_max_iter)
     for probe, linear in zip(cs, fitted, strict=True):
