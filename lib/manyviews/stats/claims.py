@@ -46,9 +46,7 @@ class Criterion:
     pairs: tuple[
         tuple[str, str], ...
     ]  # run and reference: a run, RAW_PIXELS, INITIAL, or one of scaling.LAWS
-    trained: bool = (
-        False  # nothing is judged unless all runs end above raw pixels and their own initial weights
-    )
+    trained: bool = False  # judged only if all runs end above raw pixels and their own initial weights
     split: Outcome = "not supported"  # where some findings support the expectation and others refute it
 
 
@@ -229,9 +227,8 @@ def judge(
             else:
                 estimate = difference(pair, run, reference, measure)
             relation = relate(estimate, margin)
-            rows.append(
-                (run, reference, measure, *astuple(estimate), relation, outcome_of(expects, relation))
-            )
+            outcome = outcome_of(expects, relation)
+            rows.append((run, reference, measure, *astuple(estimate), relation, outcome))
     findings = pd.DataFrame(rows, columns=FINDING)
     return Judgement(combine(list(findings["outcome"]), criterion.split), findings)
 
@@ -240,8 +237,7 @@ def _trained(runs: Runs, names: list[str], raw_pixels: pd.DataFrame | None, marg
     """Whether each run ends above its own initial weights and above raw pixels by the margin, on average."""
     for name in names:
         floors = _baselines(runs[name], raw_pixels)
-        gaps = [difference(runs | floors, name, floor, KNN[0]).mean for floor in floors]
-        if min(gaps) <= margin:
+        if min(difference(runs | floors, name, floor, KNN[0]).mean for floor in floors) <= margin:
             return False
     return True
 
@@ -260,14 +256,8 @@ def verdicts(
     runs: Runs, raw_pixels: pd.DataFrame | None, config: ClaimsConfig, specs: RunSpecs
 ) -> list[Verdict]:
     """The verdict on each claim, as far as there are runs to give it; see runs.store.load_results."""
-    return [
-        Verdict(
-            claim,
-            judge(claim.as_reported, runs, raw_pixels, config, specs),
-            judge(claim.controlled, runs, raw_pixels, config, specs),
-        )
-        for claim in CLAIMS
-    ]
+    results = (runs, raw_pixels, config, specs)
+    return [Verdict(one, judge(one.as_reported, *results), judge(one.controlled, *results)) for one in CLAIMS]
 
 
 def verdicts_table(verdicts: list[Verdict]) -> pd.DataFrame:

@@ -126,20 +126,13 @@ def compare(
         relation, note. Where two runs cannot be compared, note says why, and there are no numbers.
     """
     reference = reference or specs.comparisons[comparison].reference
-    rows = []
-    for run, measure in product(specs.members(comparison), measures):
-        if run == reference:
-            continue
-        row = {
-            "run": run,
-            "reference": reference,
-            "measure": measure,
-            "note": obstacle(runs, (run, reference)),
-        }
+    rows, others = [], (run for run in specs.members(comparison) if run != reference)
+    for run, measure in product(others, measures):
+        row = {"run": run, "measure": measure, "note": obstacle(runs, (run, reference))}
         if not row["note"]:
             gap = difference(runs, run, reference, measure)
             row |= asdict(gap) | {"relation": relate(gap, margin)}
-        rows.append({"comparison": comparison} | row)
+        rows.append({"comparison": comparison, "reference": reference} | row)
     columns = ["comparison", "run", "reference", "measure", *FIELDS, "relation", "note"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -95,24 +95,16 @@ def error_curve(runs: Runs, names: Sequence[str], measure: str) -> ErrorCurve | 
     return ErrorCurve(tuple(there), np.array([views[name] for name in there], dtype=float), wrong)
 
 
-def estimates(curve: ErrorCurve, of: Callable[[np.ndarray], Sequence[float]]) -> list[Estimate]:
-    """Numbers computed from errors (B,): those of each seed, and those of resampled images."""
-    by_seed = np.array([of(error) for error in curve.scores.mean(axis=2).T])  # (S, numbers)
-    by_image, generator = curve.scores.mean(axis=1), np.random.default_rng(0)  # (B, M)
-    draws = (generator.integers(by_image.shape[1], size=by_image.shape[1]) for _ in range(RESAMPLES))
-    ends = np.quantile([of(by_image[:, draw].mean(axis=1)) for draw in draws], ENDS, axis=0)
-    return [
-        Estimate(float(values.mean()), len(values), *seed_interval(values), float(low), float(high))
-        for values, low, high in zip(by_seed.T, *ends, strict=True)
-    ]
-
-
 def forecast(curve: ErrorCurve, law: str) -> Estimate:
     """By how much the accuracy at the largest budget exceeds what a law fitted to all smaller ones says."""
     x, spread = curve.x, curve.spread
     start = fit(law, x[:-1], curve.error[:-1], spread)
 
-    def miss(error: np.ndarray) -> list[float]:
-        return [LAWS[law](x[-1], *fit(law, x[:-1], error[:-1], spread, start)) - error[-1]]
+    def miss(error: np.ndarray) -> float:
+        return LAWS[law](x[-1], *fit(law, x[:-1], error[:-1], spread, start)) - error[-1]
 
-    return estimates(curve, miss)[0]
+    by_seed = np.array([miss(error) for error in curve.scores.mean(axis=2).T])  # (S,)
+    by_image, generator = curve.scores.mean(axis=1), np.random.default_rng(0)  # (B, M)
+    draws = (generator.integers(by_image.shape[1], size=by_image.shape[1]) for _ in range(RESAMPLES))
+    low, high = np.quantile([miss(by_image[:, draw].mean(axis=1)) for draw in draws], ENDS)
+    return Estimate(float(by_seed.mean()), len(by_seed), *seed_interval(by_seed), float(low), float(high))
