@@ -12,8 +12,6 @@ from manyviews.config.runs import run_specs
 from manyviews.config.schema import ClaimsConfig
 from manyviews.stats import claims
 from manyviews.stats.claims import CLAIMS, combine, judge, outcome_of, verdicts, verdicts_table
-from manyviews.stats.compare import compare
-from manyviews.stats.intervals import FIELDS
 from manyviews.stats.scaling import MIN_BUDGETS
 
 SPECS = run_specs()
@@ -121,22 +119,26 @@ def test_one_or_two_seeds_answer_nothing(n):
 
 
 @pytest.mark.parametrize(("key", "name"), [(key, name) for key in CONTROLS for name in needed(key)])
-def test_nothing_is_tested_where_a_run_is_missing_or_of_another_precision(key, name):
-    """Whatever the others say. Only E compares a run with itself, and so with its own precision."""
+def test_nothing_is_tested_where_a_run_is_missing(key, name):
+    """Whatever the others say."""
     judged = controlled(key, {other: seeds for other, seeds in RUNS.items() if other != name})
     assert (judged.outcome, judged.note.split(",")[0]) == (UNTESTED, f"not run: {name}")
+
+
+@pytest.mark.parametrize("key", CONTROLS)
+def test_nothing_is_tested_where_a_run_has_another_precision(key):
+    """Only E compares a run with itself, and so with its own precision."""
+    name = needed(key)[-1]
     other = [replace(run, environment=run.environment | {"precision": "bfloat16"}) for run in RUNS[name]]
     judged = controlled(key, RUNS | {name: other})
     refused = (UNTESTED, "computed in bfloat16 and float32", 0)
     assert (judged.outcome, judged.note, len(judged.findings)) == ((YES, "", 4) if key == "E" else refused)
 
 
-def test_nothing_is_tested_without_runs_and_what_is_set_beside_raw_pixels_needs_them():
-    nothing = all_verdicts({}, None)
-    assert {of.outcome for of in nothing.values()} == {UNTESTED}
-    for key in "AE":
-        judged = controlled(key, RUNS, None)
-        assert (judged.outcome, judged.note) == (UNTESTED, "not run: raw_pixels")
+@pytest.mark.parametrize("key", "AE")
+def test_what_is_set_beside_raw_pixels_needs_them(key):
+    judged = controlled(key, RUNS, None)
+    assert (judged.outcome, judged.note) == (UNTESTED, "not run: raw_pixels")
 
 
 # -------------------------------------------------------------------------------------- A and B: no gain
@@ -165,13 +167,7 @@ def test_size_and_doublings_gain_nothing_if_no_pair_does(key, run, reference):
     assert controlled(key, LEVEL_RUNS | scattered).outcome == OPEN
 
 
-def test_less_accuracy_is_no_gain_either():
-    smaller = dict.fromkeys(("resnet34_conv3", "resnet34_conv3_4", "width_2", "width_2_4"), 0.42)
-    falling = made_up(smaller | {"baseline": 0.60, "length_2": 0.56, "length_4": 0.51, "length_8": 0.45})
-    assert [controlled(key, falling).outcome for key in "AB"] == [YES, YES]
-
-
-@pytest.mark.parametrize("name", needed("A"))
+@pytest.mark.parametrize("name", ["baseline", "width_2_4"])
 @pytest.mark.parametrize(("above", "untrained"), [(0.019, True), (0.021, False)])
 def test_size_is_judged_on_networks_that_all_end_above_raw_pixels_and_initial_weights(name, above, untrained):
     """One run at a time ends by a little less, or more, than the margin above one of the two."""
@@ -192,9 +188,7 @@ def test_size_is_judged_on_networks_that_all_end_above_raw_pixels_and_initial_we
     [
         (around(0.65), LONGER),
         (around(0.556), NO),
-        (around(0.45), NO),
         (around(0.58)[::-1], OPEN),
-        (around(0.65)[:2], OPEN),
         ([], UNTESTED),
     ],
 )
@@ -213,14 +207,6 @@ def test_views_that_meet_in_one_loss_gain_in_both_ways_in_one_or_in_none(k4, k8,
     runs = {name: RUNS[name] for name in ("resnet34", "views8", "joint")}
     judged = all_verdicts(runs | made_up({"k4_outside": k4, "k8_outside": k8}))["C"]
     assert (judged.outcome, judged.controlled.outcome) == (LONGER, outcome)
-
-
-def test_claims_and_comparisons_judge_a_difference_alike():
-    findings = controlled("C", RUNS).findings.set_index("run")
-    compared = compare(RUNS, "interaction", [KNN], CONFIG.margin, SPECS).set_index("run")
-    columns = ["reference", "measure", *FIELDS, "relation"]
-    assert findings[columns].equals(compared.loc[findings.index, columns].astype(findings[columns].dtypes))
-    assert list(findings["relation"]) == ["higher", "equivalent"]
 
 
 # -------------------------------------------------------------------- B as reported: level; D: a law; E
@@ -264,14 +250,11 @@ def test_a_law_applies_if_it_forecasts_the_longest_run(longest, expected):
     ("outcomes", "expected"),
     [
         ((YES, YES, YES, YES), YES),
-        ((NO, NO, NO, NO), NO),
         ((NO, YES, YES, YES), MIXED),
         ((YES, NO, YES, YES), MIXED),
         ((YES, YES, NO, YES), MIXED),
         ((YES, YES, YES, NO), MIXED),
-        ((YES, YES, YES, OPEN), OPEN),
-        ((NO, OPEN, NO, NO), OPEN),
-        ((YES, OPEN, NO, YES), MIXED),
+        ((YES, OPEN, YES, YES), OPEN),
     ],
 )
 @pytest.mark.parametrize(

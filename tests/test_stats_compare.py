@@ -137,7 +137,8 @@ def test_holm_adjusts_the_p_values_of_a_family():
     assert list(judged["p_holm"]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert list(judged["relation"]) == ["higher", "undecided", "equivalent", "lower"]
     assert judged.drop(columns=["p_holm", "relation"]).equals(table.drop(columns="relation"))
-    assert list(holm(table.iloc[:2])["p_holm"]) == pytest.approx([0.02, 0.04])
+    at_most_one = holm(family([(0.6, 3, 0.1, "higher"), (0.7, 4, 0.2, "equivalent")]))
+    assert list(at_most_one["p_holm"]) == [1, 1]
 
 
 def test_a_family_counts_the_runs_that_are_missing_or_of_one_seed():
@@ -155,13 +156,6 @@ def test_a_family_counts_the_runs_that_are_missing_or_of_one_seed():
         "k8_outside": "higher",
         "k8_inside": "undecided",
     }
-
-
-def test_an_adjusted_p_value_is_at_most_one_and_of_one_seed_there_is_none():
-    judged = holm(family([(0.6, 3, 0.1, "higher"), (0.7, 4, 0.2, "equivalent"), (NAN, 1, 0.9, "higher")]))
-    assert list(judged["p_holm"]) == pytest.approx([1, 1, NAN], nan_ok=True)
-    assert list(judged["relation"]) == ["undecided", "equivalent", "undecided"]
-    assert holm(compare({}, "interaction", [KNN], MARGIN, SPECS))["p_holm"].isna().all()
 
 
 def test_final_accuracies_are_means_over_seeds_beside_what_the_original_reported():
@@ -199,11 +193,9 @@ def test_effects_are_those_of_a_regression_on_coded_factors():
 def test_effects_are_judged_and_need_all_cells_made_alike():
     """Eight views an epoch are four times the length."""
     long = ("length_4", "views8", "resnet34_conv3_4", "resnet18_conv7_4")
-    finals = {name: around(0.5 if name in long else 0.3) for name in SPECS.members("factorial")}
-    runs = made_up_runs(finals)
-    table = factorial_effects(runs, "factorial", KNN, MARGIN, SPECS).set_index("effect")
-    assert table.loc["4 x length", ["mean", "relation"]].to_list() == [pytest.approx(0.2), "higher"]
-    assert set(table["relation"].drop("4 x length")) == {"equivalent"}
+    runs = made_up_runs({name: around(0.5 if name in long else 0.3) for name in SPECS.members("factorial")})
+    relations = factorial_effects(runs, "factorial", KNN, MARGIN, SPECS).set_index("effect")["relation"]
+    assert list(relations[relations != "equivalent"].items()) == [("4 x length", "higher")]
     other = made_up_runs({"views8": [0.5]}, precision="bfloat16")
     assert factorial_effects(runs | other, "factorial", KNN, MARGIN, SPECS).empty
 
