@@ -7,7 +7,7 @@ from torch import Tensor
 
 from manyviews.probes.features import Features
 from manyviews.probes.knn import nearest
-from manyviews.probes.protocol import Labels, ood_split, tasks
+from manyviews.probes.protocol import Labels, tasks
 
 QUERIES = 2  # of the training classes, and as many of the unseen ones
 NEIGHBOURS = 5
@@ -29,24 +29,17 @@ def example_neighbours(features: Features, labels: Labels, ood_fit_fraction: flo
         (index in train, or in ood), right (whether its class is the query's). A query of unseen classes has
         its neighbours among the OOD images that the probes are fitted on.
     """
-    fit, test = ood_split(len(labels["ood"]), ood_fit_fraction)
-    rows_of = {
-        "id": (torch.arange(len(labels["train"])), torch.arange(len(labels["val"]))),
-        "ood": (fit, test),
-    }
     rows = []
     for split, task in tasks(features, labels, ood_fit_fraction).items():
-        fitted, fit_labels, scored, test_labels = (part.cpu() for part in task)
-        fit_rows, test_rows = rows_of[split]
-        there = test_labels.unique()
+        there = task.test_labels.unique()
         classes = there[spaced_classes(torch.arange(len(there)), QUERIES)]
-        queries = torch.stack([(test_labels == label).nonzero()[0, 0] for label in classes])
-        _, indices = nearest(fitted, scored[queries], min(NEIGHBOURS, len(fitted)))
-        for query, of_query in zip(queries, indices, strict=True):
+        queries = [int((task.test_labels == label).nonzero()[0]) for label in classes]
+        _, indices = nearest(task.fit, task.test[queries], min(NEIGHBOURS, len(task.fit)))
+        for query, of_query in zip(queries, indices.tolist(), strict=True):
             for rank, index in enumerate(of_query, start=1):
-                row = {"split": split, "query": int(test_rows[query]), "rank": rank}
-                right = bool(fit_labels[index] == test_labels[query])
-                rows.append(row | {"neighbour": int(fit_rows[index]), "right": right})
+                row = {"split": split, "query": int(task.test_rows[query]), "rank": rank}
+                right = bool(task.fit_labels[index] == task.test_labels[query])
+                rows.append(row | {"neighbour": int(task.fit_rows[index]), "right": right})
     return pd.DataFrame(rows)
 
 

@@ -6,6 +6,7 @@ fitted on some of their images, scored on the others. Features are not changed a
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,17 @@ HELD_OUT = 0.2  # of the fitted images, on which the probe sweep chooses C
 RAW_PIXELS_SIDE = 32  # to which larger images are averaged, so that a linear probe of them is affordable
 
 Labels = dict[str, Tensor]  # (N,) int64 for each of SPLITS
-Task = tuple[Tensor, Tensor, Tensor, Tensor]  # features and labels to fit on, and to score
+
+
+class Task(NamedTuple):
+    """What probes are fitted on and what they are scored on."""
+
+    fit: Tensor  # (N, D) features
+    fit_labels: Tensor  # (N,)
+    test: Tensor  # (M, D) features
+    test_labels: Tensor  # (M,)
+    fit_rows: Tensor  # (N,) indices of the images in their split
+    test_rows: Tensor  # (M,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,22 +78,26 @@ def ood_folds(labels: Tensor, folds: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield torch.from_numpy(fit), torch.from_numpy(test)
 
 
-def tasks(features: Features, labels: Labels, ood_fit_fraction: float) -> dict[str, Task]:
-    """What is fitted and what is scored of training ("id") and of unseen ("ood") classes."""
-    fit, test = ood_split(len(labels["ood"]), ood_fit_fraction)
+def ood_task(features: Features, labels: Labels, fit: Tensor, test: Tensor) -> Task:
+    """Unseen classes, with the indices of the images to fit on and to score."""
     x, y = features["ood"], labels["ood"]
-    return {
-        "id": (features["train"], labels["train"], features["val"], labels["val"]),
-        "ood": (x[fit], y[fit], x[test], y[test]),
-    }
+    return Task(x[fit], y[fit], x[test], y[test], fit, test)
+
+
+def tasks(features: Features, labels: Labels, ood_fit_fraction: float) -> dict[str, Task]:
+    """What is fitted and scored of training ("id") and of unseen ("ood") classes."""
+    parts = [part[name] for name in ("train", "val") for part in (features, labels)]
+    rows = (torch.arange(len(labels[name])) for name in ("train", "val"))
+    ood_rows = ood_split(len(labels["ood"]), ood_fit_fraction)
+    return {"id": Task(*parts, *rows), "ood": ood_task(features, labels, *ood_rows)}
 
 
 def predict_both(task: Task, config: EvaluationConfig) -> tuple[Tensor, Tensor, LinearProbe]:
     """Classes (M,) by k-NN and by the linear probe, and the latter."""
-    fit, fit_labels, test, _ = task
-    _, indices = nearest(fit, test, config.neighbours)
-    linear = fit_linear(fit, fit_labels, config.linear_c, config.linear_max_iter)
-    return knn_predict(fit_labels, indices, int(fit_labels.max()) + 1), linear.predict(test), linear
+    _, indices = nearest(task.fit, task.test, config.neighbours)
+    knn = knn_predict(task.fit_labels, indices, int(task.fit_labels.max()) + 1)
+    linear = fit_linear(task.fit, task.fit_labels, config.linear_c, config.linear_max_iter)
+    return knn, linear.predict(task.test), linear
 
 
 def evaluate(features: Features, labels: Labels, config: EvaluationConfig, folds: bool) -> Evaluation:
@@ -97,24 +112,17 @@ def evaluate(features: Features, labels: Labels, config: EvaluationConfig, folds
         ("ood"). Columns: split, image (its index in the split), label, knn, linear, and for OOD knn_folds and
         linear_folds. What was not scored is missing.
     """
-    x, y = features["ood"], labels["ood"]
-    by_split = tasks(features, labels, config.ood_fit_fraction)
-    _, ood_test = ood_split(len(y), config.ood_fit_fraction)
-    parts = [
-        ("id", "", torch.arange(len(labels["val"])), by_split["id"]),
-        ("ood", "", ood_test, by_split["ood"]),
-    ]
-    for fit, test in ood_folds(y, config.ood_folds) if folds else ():
-        parts.append(("ood", "_folds", test, (x[fit], y[fit], x[test], y[test])))
-
+    parts = [(split, "", task) for split, task in tasks(features, labels, config.ood_fit_fraction).items()]
+    for rows in ood_folds(labels["ood"], config.ood_folds) if folds else ():
+        parts.append(("ood", "_folds", ood_task(features, labels, *rows)))
     tables, probes = {}, []
-    for split, of in (("id", labels["val"]), ("ood", y)):
+    for split, of in (("id", labels["val"]), ("ood", labels["ood"])):
         table = pd.DataFrame({"split": split, "image": range(len(of)), "label": of.cpu()}, columns=COLUMNS)
         tables[split] = table.astype(dict.fromkeys(COLUMNS[1:], "Int64"))
-    for split, suffix, scored, task in parts:
+    for split, suffix, task in parts:
         knn, linear, probe = predict_both(task, config)
-        tables[split].loc[scored.numpy(), f"knn{suffix}"] = knn.cpu().numpy()
-        tables[split].loc[scored.numpy(), f"linear{suffix}"] = linear.cpu().numpy()
+        tables[split].loc[task.test_rows.numpy(), f"knn{suffix}"] = knn.cpu().numpy()
+        tables[split].loc[task.test_rows.numpy(), f"linear{suffix}"] = linear.cpu().numpy()
         probes.append(probe)
     return Evaluation(
         pd.concat(tables.values(), ignore_index=True),
@@ -163,11 +171,10 @@ def few_label_draws(labels: Labels, config: EvaluationConfig) -> Iterator[Tensor
 
 def few_label_accuracies(features: Features, labels: Labels, config: EvaluationConfig) -> dict[str, float]:
     """ID accuracies of probes that see no more labels a class than the OOD probes; means over some draws."""
-    x, y, test, test_labels = tasks(features, labels, config.ood_fit_fraction)["id"]
-    of_draws = []
+    of_draws, whole = [], tasks(features, labels, config.ood_fit_fraction)["id"]
     for rows in few_label_draws(labels, config):
-        predicted = predict_both((x[rows], y[rows], test, test_labels), config)[:2]
-        of_draws.append([accuracy(of_probe, test_labels) for of_probe in predicted])
+        few = whole._replace(fit=whole.fit[rows], fit_labels=whole.fit_labels[rows], fit_rows=rows)
+        of_draws.append([accuracy(predicted, few.test_labels) for predicted in predict_both(few, config)[:2]])
     knn, linear = np.mean(of_draws, axis=0).tolist()
     return {"id_few_labels_knn_accuracy": knn, "id_few_labels_linear_accuracy": linear}
 

@@ -44,7 +44,7 @@ def probe_sweep(
 
 def _knn_probes(task: Task, normalised: bool, config: EvaluationConfig) -> Iterator[dict[str, Any]]:
     """k-NN with each number of neighbours that there are images for."""
-    fit, fit_labels, test, labels = task
+    fit, fit_labels, test, labels = task[:4]
     possible = [k for k in config.sweep_neighbours if k <= len(fit)]
     n_classes = int(fit_labels.max()) + 1
     distances, indices = nearest(fit, test, max(possible))
@@ -58,7 +58,7 @@ def _knn_probes(task: Task, normalised: bool, config: EvaluationConfig) -> Itera
 
 def _linear_probes(task: Task, config: EvaluationConfig) -> Iterator[dict[str, Any]]:
     """The linear probe at the configured C, and at one that suits the fitted images best."""
-    fit, fit_labels, test, labels = task
+    fit, fit_labels, test, labels = task[:4]
     cs = {"linear": config.linear_c, "linear_swept": choose_c(fit, fit_labels, config)}
     fitted = fit_linear_path(fit, fit_labels, list(cs.values()), config.linear_max_iter)
     for probe, linear in zip(cs, fitted, strict=True):
