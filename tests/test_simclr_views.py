@@ -144,25 +144,6 @@ def test_a_view_is_the_same_in_any_batch_and_order():
         assert torch.equal(alone, together[batch])
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("seed", 4),
-        ("image", 1),
-        *(("draw", draw) for draw in (6, 5 + 2**26, 5 + 2**32, 5 + 2**57, 2**58 - 1)),
-    ],
-)
-def test_another_seed_image_index_or_draw_gives_another_view(name, value):
-    one = {"seed": 3, "image": 0, "draw": 5}
-
-    def view(seed, image, draw):
-        same = random_images(1, 32, 32).expand(2, -1, -1, -1)
-        number = (torch.tensor([image]), torch.tensor([draw]))
-        return make_views(same, *number, seed=seed, size=32, strengths=ViewStrengths())
-
-    assert not torch.equal(view(**one), view(**one | {name: value}))
-
-
 class OnGpu(torch.Tensor):
     """Says that it is elsewhere."""
 
