@@ -35,6 +35,11 @@ def test_a_power_law_is_found_again(law):
     assert fit("power law", X, power_law(X, *law), SPREAD) == pytest.approx(law, abs=0.02)
 
 
+def test_a_line_over_the_logarithm_is_found_again():
+    error = np.array([0.7, 0.62, 0.54, 0.46, 0.38, 0.30])  # 8 points less for each doubling
+    assert fit("log-linear", X, error, SPREAD) == pytest.approx((0.7, -0.08), abs=1e-6)
+
+
 def test_an_outlier_moves_it_less_than_least_squares():
     """SciPy's curve_fit, with which it agrees where there is none."""
     truth = power_law(X, 0.2, 0.5, 0.7)
