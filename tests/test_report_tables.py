@@ -67,7 +67,7 @@ def test_baselines_stand_below_the_runs():
     table = tables.accuracies(Results(RUNS, made_up_predictions(0.31), published=True)).xs("", level=1)
     assert list(table.loc["Raw pixels"]) == ["31.0", "37.0", "26.0", "34.5"]
     networks = [name for name in table.index if name.startswith("Untrained")]
-    assert networks == ["Untrained ResNet-18 (conv3)", "Untrained ResNet-34 (conv7)"]
+    assert networks == ["Untrained ResNet-18, 3 x 3", "Untrained ResNet-34, 7 x 7"]
     assert list(table.loc[networks[1]]) == ["10.0", "16.0", "5.0", "13.5"]
 
 
@@ -114,13 +114,15 @@ def test_a_verdict_has_a_line_and_its_numbers_another():
     judged = verdicts(RUNS, made_up_predictions(0.31), PROFILE.claims, SPECS)
     table = tables.verdicts(judged)
     assert list(table.index) == list("ABCDE")
-    assert table.loc["C", "As it compared"] == "supported"
-    assert table.loc["C", "Outcome"] == "✗ longer training, not more views"
+    assert table.loc["C", "In its comparison"] == "supported"
+    assert table.loc["C", "In a fair one"] == "✗ longer training, not more views"
     decides = table["What decides, in points"]
-    assert decides["C"].startswith("eight views at equal epochs are four times the optimiser steps: +16.0 (")
+    assert decides["C"].startswith(
+        "eight views at equal epochs are four times the optimiser steps, which gain +16"
+    )
     assert decides["C"].endswith("), n = 3")
-    assert decides["E"].startswith("ResNet-34, 8 views − raw pixels: ")
-    assert table.loc["A", "Outcome"] == "? not tested"
+    assert decides["E"].startswith("ResNet-34, 8 views − raw pixels (k-NN, unseen classes, in folds): ")
+    assert table.loc["A", "In a fair one"] == "? not tested"
     assert decides["A"].startswith("not run: resnet34_conv3")
     numbers = tables.differences(verdicts_table(judged)).reset_index()
     of_c = numbers[numbers["claim"] == "C"].set_index("compared")
@@ -152,13 +154,19 @@ def test_the_five_answers_follow_from_the_results():
     assert "gain of 4 times the training: +16.0 (" in gain
     assert "points from *ResNet-34, 2 views* to *ResNet-34, 8 views*" in gain
     assert "**4 distinct ones suffice**" in dose
-    assert "with 2, it is 31.0 points lower (n = 3)" in dose
-    assert "gain in 1 of 2 ways" in interaction
-    assert "the best way of 2, *4 in a batch, SupCon L_out*, makes +15.0 (" in interaction
+    assert re.search(r"with 2, it is 31\.0 \(2\d\.\d to 3\d\.\d\) points lower \(n = 3\)", dose)
+    assert "gain over pairs in 1 of 2 variants" in interaction
+    assert "the best of 2 variants, *4 in a batch, SupCon L_out*, differs by +15.0 (" in interaction
+    assert "points: higher (n = 3)" in interaction
     assert "Train the smaller network longer: *ResNet-18, 4 x epochs* gives 72.0 % (n = 3)" in budget
-    assert "*ResNet-34, 8 views* gives 44.0 %" in budget
-    assert "(22.0 %), the best of all runs is *4 in a batch, SupCon L_out* with 46.0 %" in budget
-    assert "cheapest recipe that reaches the eight views, *4 in a batch, SupCon L_out*, needs 13 %" in budget
+    assert "*ResNet-34, 8 views*, 44.0 % (difference +28.0 (" in budget
+    assert "points: higher)" in budget
+    assert "baseline's price (22.0 %) is *4 in a batch, SupCon L_out*, 46.0 %" in budget
+    assert "as much as the eight views, *4 in a batch, SupCon L_out*, needs 13 %" in budget
+    assert "of distinct views an image needs about 4" in said
+    assert said.startswith(
+        "**Synthetic images: 10 classes, 16 x 16 pixels, 4 epochs (the original: photographs, 200"
+    )
 
 
 def test_the_longer_training_is_advised_only_where_it_is_as_accurate_and_what_loses_is_named():
@@ -166,7 +174,7 @@ def test_the_longer_training_is_advised_only_where_it_is_as_accurate_and_what_lo
     said = answers(FINALS | {"length_4": [0.40, 0.41, 0.42]} | arms)
     assert "Train the smaller" not in said
     assert "*ResNet-18, 4 x epochs* gives 41.0 % (n = 3)" in said
-    assert "No gain is shown" in said
+    assert "show no gain over pairs" in said
     assert "**worse is *4 in a batch, SupCon L_out*: -19.0 (" in said
 
 
@@ -174,8 +182,9 @@ def test_answers_without_runs_say_so_and_one_seed_decides_nothing():
     assert answers({}).count("ot run") == 5  # the gain, two doses, interaction, a budget
     one = answers({"length_4": [0.7], "distinct2_4": [0.3], "joint": [0.3], "k4_outside": [0.5]})
     assert "suffice" not in one
-    assert "No gain is shown from letting more than two views" in one
-    assert "the best way, *4 in a batch, SupCon L_out*, makes +20.0" in one
+    assert "in one loss show no gain over pairs" in one
+    assert "the best, *4 in a batch, SupCon L_out*, differs by +20.0" in one
+    assert "how many distinct views an image needs is not decided" in one
     assert "n = 1" in one
 
 

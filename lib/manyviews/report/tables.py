@@ -15,6 +15,7 @@ from manyviews.runs.store import CURVES, RAW_PIXELS, Results, Run, Runs
 from manyviews.stats.claims import INITIAL, Verdict
 from manyviews.stats.compare import REPORTED, SAME_RUN, accuracy_table, final_accuracy
 from manyviews.stats.intervals import FIELDS, Estimate, outer_ends
+from manyviews.stats.scaling import LAWS
 
 PERCENT = 100
 NOT_RUN = "not run"
@@ -32,6 +33,7 @@ MEASURE_TITLES = {
     "id_few_labels_linear_accuracy": "linear, training classes, few labels",
 }
 EQUAL_TERMS = tuple(MEASURE_TITLES)[4:]  # seen and unseen classes with as many labels
+STEMS = {"conv3": "3 x 3", "conv7": "7 x 7"}  # the first layer
 BASELINES = {RAW_PIXELS: "raw pixels", INITIAL: "random initialisation"}
 COSTS = {  # key of a run's summary: column, divisor
     "steps": ("Steps", 1),
@@ -91,7 +93,7 @@ def accuracies(results: Results, own: Results | None = None) -> pd.DataFrame:
     pixels = {} if results.raw_pixels is None else accuracies_of(results.raw_pixels)
     rows["Raw pixels", ""] = [percent(pixels.get(m, np.nan)) for m in CURVES]
     for seeds in (results.runs[name] for name in run_specs().of_study(ORIGINAL) if name in results.runs):
-        network = f"Untrained ResNet-{seeds[0].config.depth} ({seeds[0].config.stem})"
+        network = f"Untrained ResNet-{seeds[0].config.depth}, {STEMS[seeds[0].config.stem]}"
         means = [percent(np.mean([run.metrics[m].iloc[0] for run in seeds])) for m in CURVES]
         rows.setdefault((network, ""), means)  # runs of one network share their initial weights
     index = pd.MultiIndex.from_tuples(rows, names=["Run", "Source"])
@@ -233,8 +235,8 @@ def verdicts(judged: Sequence[Verdict]) -> pd.DataFrame:
     """The outcome on each claim, whether the original's observation appears here, and what decides."""
     columns = {
         "The original's claim": [verdict.claim.claimed for verdict in judged],
-        "As it compared": [verdict.as_reported.outcome for verdict in judged],
-        "Outcome": [_marked(verdict) for verdict in judged],
+        "In its comparison": [verdict.as_reported.outcome for verdict in judged],
+        "In a fair one": [_marked(verdict) for verdict in judged],
         "What decides, in points": [deciding(verdict) for verdict in judged],
     }
     return pd.DataFrame(columns, pd.Index([verdict.claim.key for verdict in judged], name="Claim"))
@@ -255,9 +257,11 @@ def deciding(verdict: Verdict) -> str:
         return judged.note
     decisive = judged.findings[judged.findings["outcome"] == judged.outcome]
     row = (judged.findings if decisive.empty else decisive).iloc[0]
-    by_construction = verdict.outcome == verdict.claim.by_construction
-    what = verdict.claim.confound if by_construction else finding_title(row)
-    return f"{what}: {difference_text(row)}, n = {row['n']:.0f}"
+    measure = "" if row["measure"] == MAIN else f" ({MEASURE_TITLES[row['measure']]})"
+    what = f"{finding_title(row)}{measure}:"
+    if verdict.outcome == verdict.claim.by_construction:
+        what = f"{verdict.claim.confound}, which gain"
+    return f"{what} {difference_text(row)}, n = {row['n']:.0f}"
 
 
 def finding_title(row: Mapping[str, Any]) -> str:
@@ -265,6 +269,8 @@ def finding_title(row: Mapping[str, Any]) -> str:
     run, reference = row["run"], row["reference"]
     if pd.isna(run):
         return ""
+    if reference in LAWS:
+        return f"{title(run)} − what a {reference} forecasts"
     return f"{title(run)} {'since' if reference.startswith('epoch ') else '−'} {title(reference)}"
 
 

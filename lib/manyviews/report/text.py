@@ -1,6 +1,7 @@
 """The few sentences whose wording depends on results: what the templates of templates/ are filled with."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,19 @@ import pandas as pd
 from IPython.display import Markdown
 
 from manyviews.config.runs import deduplicate, run_specs
-from manyviews.config.schema import Profile
+from manyviews.config.schema import Profile, TrainingConfig
 from manyviews.probes.protocol import accuracies
 from manyviews.report.tables import MAIN, MEASURE_TITLES, difference_text, percent, title
 from manyviews.runs.store import Results, Run, Runs
-from manyviews.stats.compare import compare, final_accuracy, holm
+from manyviews.stats.compare import (
+    ORIGINAL_IMAGES,
+    compare,
+    difference,
+    final_accuracy,
+    holm,
+    obstacle,
+    relate,
+)
 from manyviews.stats.dose import dose_curve, saturation
 from manyviews.stats.frontier import best_within, cheapest_reaching, recipes
 from manyviews.stats.intervals import CONFIDENCE, MIN_SEEDS
@@ -33,6 +42,7 @@ def render(template: str, **values: Any) -> Markdown:
         "points": lambda fraction: f"{100 * fraction:.1f}",
         "difference": difference_text,
         "title": title,
+        "rows": lambda table: table.to_dict("records"),
     }
     shared = {"confidence": CONFIDENCE, "min_seeds": MIN_SEEDS, "measure": MEASURE_TITLES[MAIN]}
     return Markdown(jinja.get_template(f"{template}.md.j2").render(**shared, **values).strip())
@@ -105,12 +115,15 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
     cost = {name: runs[name][0].summary["macs"] for name in ("baseline", "views8") if name in runs}
     accuracy = {name: final_accuracy(runs[name], MAIN).mean for name in cost}
     n_views = specs.runs["views8"].n_views
+    longer = _row(budget, "length_4") if "length_4" in set(budget["run"]) else None
     curves = {name: dose_curve(runs, name, MAIN, margin, specs) for name in DOSES}
     families = [holm(compare(runs, name, [MAIN], margin, specs)) for name in INTERACTIONS]
     families = [family[family["relation"].notna()] for family in families]
     beside = own is not None and results.published
     return render(
         "answers",
+        data=_about(runs),
+        original=ORIGINAL_IMAGES | {"epochs": TrainingConfig().epochs},
         yours=_row(compare(own.runs, "original", [MAIN], margin, specs, "resnet34"), "views8")
         if beside
         else None,
@@ -122,14 +135,32 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         families=families,
         ways=sum(map(len, families)),
         gains=sum((family["relation"] == "higher").sum() for family in families),
-        budget={name: best_within(budget, macs) for name, macs in cost.items()},
+        best_for={
+            name: best for name, macs in cost.items() if (best := best_within(budget, macs)) is not None
+        },
         cost=cost,
         accuracy=accuracy,
         cheapest=cheapest_reaching(budget, accuracy.get("views8", np.nan)),
-        longer=_row(budget, "length_4") if "length_4" in set(budget["run"]) else None,
+        longer=longer,
+        lead=None if longer is None else _judged(runs, "length_4", "views8", margin),
         margin=margin,
-        synthetic=any(run.summary["synthetic"] for seeds in runs.values() for run in seeds),
     )
+
+
+def _about(runs: Runs) -> dict[str, Any] | None:
+    """The images that all runs share and how long the baseline trains; None without runs."""
+    for run in runs.get("baseline", [run for seeds in runs.values() for run in seeds])[:1]:
+        about = {key: run.summary[key] for key in ("synthetic", "classes")}
+        return about | {"pixels": run.config.data.image_size, "epochs": run.config.training.epochs}
+    return None
+
+
+def _judged(runs: Runs, run: str, reference: str, margin: float) -> dict[str, Any]:
+    """A difference of two runs with its relation, or with a note of why there is none."""
+    if note := obstacle(runs, (run, reference)):
+        return {"mean": np.nan, "note": note, "relation": "not compared"}
+    gap = difference(runs, run, reference, MAIN)
+    return asdict(gap) | {"relation": relate(gap, margin)}
 
 
 def _row(compared: pd.DataFrame, run: str) -> pd.Series:
