@@ -1,5 +1,6 @@
 """Configurations: the original's recipe by default, and clear errors before any work starts."""
 
+import errno
 import re
 from dataclasses import fields
 
@@ -96,6 +97,8 @@ def test_the_paper_profile_departs_from_the_recipe_in_nothing():
         ({"training": {"epochs": "20"}}, r"parameter 'training.epochs': .*integer \(got '20'\)"),
         ({"seed": True}, r"parameter 'seed': .*integer \(got True\)"),
         ({"profile": "../elsewhere"}, "parameter 'profile': String should match"),
+        ({"training": {"temperature": 1e-45}}, "parameter 'training.temperature': .*equal to 0.001"),
+        ({"data": PAPER["data"] | {"image_size": 300_000}}, "parameter 'data.image_size': .*equal to 4096"),
     ],
 )
 def test_a_mistake_is_named_with_the_fix(change, message):
@@ -133,18 +136,34 @@ def profiles(tmp_path, monkeypatch):
         (b"- 1", "must hold `name: value` lines"),
         (b"", "must hold `name: value` lines"),
         (b"1: x", "must hold `name: value` lines"),
-        (b"profile: other\ndata: {name: folder, path: x}", "write `profile: made`"),
+        (b"profile: other\ndata: {name: folder, path: x}", "write `profile: 'made'`"),
         (b"profile: made\ndepth: 18", "'depth' belongs to a run, not to a profile: remove it"),
         (b"profile: made\ndata: {name: folder, path: x}\nepoch: 3", "unknown parameter 'epoch'"),
         (b"profile: made", "parameter 'data' is missing"),
         (b"profile: made\nprofile: made", "'profile' is there twice"),
         (b"profile: made\ntraining: {epochs: 3, epochs: 4}", "'epochs' is there twice"),
+        (b"profile: made\ntraining: {<<: {epochs: 3}}", "'<<' is not read"),
+        ("profile: made".encode("utf-16"), "not valid YAML in UTF-8"),
         ("profile: made\ndata: {path: caf\xe9}".encode("latin-1"), "not valid YAML in UTF-8"),
     ],
 )
 def test_a_bad_profile_is_named_with_its_file(profiles, content, message):
     (profiles / "made.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match=f"{re.escape(str(profiles / 'made.yaml'))}: .*{message}"):
+        load_profile("made")
+
+
+def test_a_profile_named_by_a_number_is_told_the_quotes_it_needs(profiles):
+    (profiles / "2024.yaml").write_text("profile: 2024\ndata: {name: folder, path: x}")
+    with pytest.raises(ConfigError, match="write `profile: '2024'`"):
+        load_profile("2024")
+    (profiles / "2024.yaml").write_text("profile: '2024'\ndata: {name: folder, path: x}")
+    assert load_profile("2024").profile == "2024"
+
+
+def test_a_profile_that_cannot_be_read_is_named(profiles):
+    (profiles / "made.yaml").mkdir()
+    with pytest.raises(ConfigError, match=r"made\.yaml: cannot be read \(Is a directory\)"):
         load_profile("made")
 
 
@@ -225,8 +244,19 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, {"a": float("nan")})
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"a\.json: damaged, not JSON"):
+    with pytest.raises(ConfigError, match=r"a\.json: damaged, not JSON"):
         read_json(path)
+    with pytest.raises(ConfigError, match=r"b\.json: missing"):
+        read_json(path.with_name("b.json"))
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    """What the system reports of a write names no file."""
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*a\.json'"),
+        replacing(tmp_path / "a.json"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_results_and_data_go_where_they_are_sent(tmp_path, monkeypatch):

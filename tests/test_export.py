@@ -123,10 +123,10 @@ def test_an_export_is_whole(run_folder, tmp_path, capsys):
 
 def test_an_export_that_breaks_off_leaves_nothing(run_folder, tmp_path, monkeypatch, capsys):
     def full(*_):
-        raise OSError("No space left on device")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    assert export.main([str(run_folder), str(tmp_path / "new/submission")]) == 2
+    assert export.main([str(run_folder), str(tmp_path / "new/submission")]) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert list((tmp_path / "new").iterdir()) == []
 

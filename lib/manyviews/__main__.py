@@ -2,6 +2,9 @@
 
 import sys
 
-from manyviews.cli import main
+try:
+    from manyviews.cli import main
+except KeyboardInterrupt:  # nothing is begun yet
+    sys.exit(130)
 
 sys.exit(main())

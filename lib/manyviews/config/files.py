@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from manyviews.config.schema import ConfigError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -18,6 +20,10 @@ def replacing(path: Path) -> Iterator[Path]:
         with new.open("rb") as file:
             os.fsync(file.fileno())  # else a power cut could leave the new name with no content
         new.replace(path)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file
     finally:
         new.unlink(missing_ok=True)
 
@@ -37,9 +43,16 @@ def read_json(path: Path) -> Any:
     """Content of a JSON file.
 
     Raises:
-        ValueError: not JSON; names the file.
+        ConfigError: missing, or not JSON; names the file.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise damaged(path, "missing") from None
     except ValueError as error:
-        raise ValueError(f"{path}: damaged, not JSON ({error}); delete its folder and run again") from None
+        raise damaged(path, f"damaged, not JSON ({error})") from None
+
+
+def damaged(path: Path, problem: str) -> ConfigError:
+    """A file of results that cannot be used, with what to do; no advice here loses more than one run."""
+    return ConfigError(f"{path}: {problem}; restore it, or make its run again: ./run_all.sh with --force")

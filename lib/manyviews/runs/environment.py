@@ -79,9 +79,13 @@ def processor_name() -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """Output of a git command in the project; None where there is no git or no repository."""
+    """Output of a git command in the project; None where there is no git or no repository of its own."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    variables["GIT_CEILING_DIRECTORIES"] = str(paths.ROOT.parent)  # a repository around it is another's
     try:
-        done = subprocess.run(["git", *arguments], cwd=paths.ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", *arguments], cwd=paths.ROOT, env=variables, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
