@@ -1,13 +1,16 @@
 """Configurations: the original's recipe by default, and clear errors before any work starts."""
 
 import errno
+import os
+import platform
 import re
+import subprocess
 from dataclasses import fields
 
 import pytest
 
 from manyviews.config import paths
-from manyviews.config.files import read_json, replacing, write_json
+from manyviews.config.files import clear_leftovers, read_json, replacing, write_json
 from manyviews.config.profiles import load_profile, notebook_parameters, notebook_profile
 from manyviews.config.runs import notebook_config
 from manyviews.config.schema import ConfigError, NetworkConfig, RunConfig, TrainingConfig, ViewConfig
@@ -248,6 +251,17 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         read_json(path)
     with pytest.raises(ConfigError, match=r"b\.json: missing"):
         read_json(path.with_name("b.json"))
+
+
+def test_what_dead_processes_left_is_cleared_and_nothing_of_the_living(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    here = platform.node()
+    for pid, node in ((ended.pid, here), (os.getpid(), here), (ended.pid, "another.machine")):
+        (tmp_path / f".a.csv.{pid}@{node}.new").touch()
+    clear_leftovers(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {f".a.csv.{os.getpid()}@{here}.new", f".a.csv.{ended.pid}@another.machine.new"}
 
 
 def test_a_full_disk_is_told_with_the_file(tmp_path):

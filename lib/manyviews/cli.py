@@ -11,6 +11,7 @@ from typing import Any
 
 from manyviews.config import paths
 from manyviews.config.errors import command
+from manyviews.config.files import clear_leftovers
 from manyviews.config.profiles import load_profile
 from manyviews.config.runs import ORIGINAL, STUDIES, run_specs
 from manyviews.config.schema import ConfigError, Profile, RunConfig, suggest
@@ -220,6 +221,7 @@ def run_all(arguments: Sequence[str] | None = None) -> int:
         publish(merge(load_published(profile), load_own(profile)), paths.published_root() / profile.profile)
         return 0
     _check_writable(folder)
+    clear_leftovers(folder)
     failed = [] if options.report else run_jobs(options)
     failed += write_pages(options)
     for reason in failed:

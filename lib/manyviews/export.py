@@ -10,7 +10,7 @@ from pathlib import Path
 
 from manyviews import encoder
 from manyviews.config.errors import command
-from manyviews.config.files import read_json
+from manyviews.config.files import check_sums, read_json
 from manyviews.config.schema import ConfigError, NetworkConfig, RunConfig, TrainingConfig, ViewConfig
 from manyviews.runs.store import CURVES, Run, load_run, partial_folder, state_of
 from manyviews.simclr import models
@@ -86,6 +86,9 @@ def check_files(folder: Path, config: RunConfig) -> None:
         raise ExportError(f"{weights} is missing; make the run anew with `{command} --force`")
     if not notebook.exists():
         raise ExportError(f"{notebook} is missing; `{command}` writes it without training again")
+    check_sums(folder)
+    if not any(cell.get("outputs") for cell in read_json(notebook).get("cells", [])):
+        raise ExportError(f"{notebook} shows nothing; delete it, and `{command}` writes it without training")
     model = models.make_simclr(depth=config.depth, stem=config.stem, **dict(config.network))
     try:
         load_model(model, weights)

@@ -53,9 +53,9 @@ def note_environment(path: Path, now: dict[str, Any]) -> None:
         return
     before = read_json(path)
     for key in MUST_NOT_CHANGE:
-        if before[key] != now[key]:
+        if before.get(key) != now[key]:
             raise ConfigError(
-                f"{path.parent}: begun with {key} {before[key]}, now {now[key]}; resume it where it was "
+                f"{path.parent}: begun with {key} {before.get(key)}, now {now[key]}; resume it where it was "
                 "begun, or delete the folder to start anew"
             )
     changed = {key: value for key, value in now.items() if before.get(key) != value}

@@ -16,11 +16,20 @@ from tqdm import tqdm
 
 from manyviews.config import paths
 from manyviews.config.errors import sentence
+from manyviews.config.files import read_json
 from manyviews.config.runs import configure, deduplicate, run_specs
 from manyviews.config.schema import Profile, RunConfig
 from manyviews.config.surroundings import clean_room
 from manyviews.data.dataset import SPLITS, Dataset
-from manyviews.runs.store import RunState, check_recipe, mark_for_rerun, partial_folder, read_table, state_of
+from manyviews.runs.store import (
+    RunState,
+    check_recipe,
+    mark_for_rerun,
+    partial_folder,
+    read_table,
+    state_of,
+    tidy,
+)
 
 SECONDS_BETWEEN_LOOKS = 3  # at how far the runs are
 SECONDS_TO_START = 8  # a process and its imports
@@ -80,6 +89,7 @@ def missing_runs(
             mark_for_rerun(folder)
         if state_of(folder) is RunState.COMPLETE:
             check_recipe(config, folder)
+            tidy(folder)
         else:
             missing.append(config)
     return missing
@@ -172,7 +182,8 @@ def do_jobs(jobs: Sequence[Job], at_once: int | None = None) -> list[str]:
         try:
             for done, future in enumerate(as_completed(futures), 1):
                 title, reason = futures[future].title, future.result()
-                say(f"[{done}/{len(jobs)}] {title}: {reason or 'done'}")
+                resumed = "" if reason else _resumed_with(futures[future].config)
+                say(f"[{done}/{len(jobs)}] {title}: {reason or 'done'}{resumed}")
                 reasons += [f"{title}: {reason}"] if reason else []
         finally:  # where we are stopped, nothing new begins
             pool.shutdown(wait=False, cancel_futures=True)
@@ -181,6 +192,15 @@ def do_jobs(jobs: Sequence[Job], at_once: int | None = None) -> list[str]:
                     process.kill()
                 time.sleep(0.05)
     return reasons
+
+
+def _resumed_with(config: RunConfig | None) -> str:
+    """What was another when a run was resumed than when it was begun, such as threads; for its line."""
+    path = config and paths.run_folder(config.profile, config.run, config.seed) / "environment.json"
+    if not path or not path.exists():
+        return ""
+    others = {key for change in read_json(path).get("resumed_with", []) for key in change}
+    return f" (resumed with other {', '.join(sorted(others))})" if others else ""
 
 
 def _process(slot: int, at_once: int) -> subprocess.Popen:
