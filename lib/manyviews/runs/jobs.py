@@ -244,6 +244,7 @@ def _serve() -> None:
         reason = sentence(error)
     with answer:
         answer.write(reason)
+    os._exit(0)  # at once: to take the libraries down would take seconds
 
 
 def make_run(config: RunConfig) -> str:

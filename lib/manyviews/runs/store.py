@@ -261,15 +261,9 @@ def load_run(folder: Path) -> Run:
         initial_predictions=_with_whole_numbers(read_table(folder / "predictions_initial.csv")),
         **{name: table(name) for name in TABLES},
     )
-    _check_agreement(run, folder / "summary.json")
+    if any(run.summary[name] != accuracy for name, accuracy in accuracies(run.predictions).items()):
+        raise damaged(folder / "summary.json", "its accuracies are not those of the predictions")
     return run
-
-
-def _check_agreement(run: Run, path: Path) -> None:
-    """See that a summary's accuracies are those of the predictions; else ConfigError."""
-    measured = accuracies(run.predictions)
-    if any(run.summary[name] != accuracy for name, accuracy in measured.items()):
-        raise damaged(path, f"{run.name}, seed {run.seed}: accuracies that are not those of the predictions")
 
 
 # ----------------------------------------------------------------------------------- all runs of a profile
@@ -366,7 +360,6 @@ def load_published(profile: Profile, names: Iterable[str] | None = None) -> Resu
                 predictions.get((name, seed, "initial")),
                 **{key: tables.get((name, seed)) for key, tables in further.items()},
             )
-            _check_agreement(run, folder / "runs.json")
             made.setdefault(name, []).append(run)
     workers = deduplicate(names or run_specs().runs, profile)
     runs = {name: made[worker] for name, worker in workers.items() if worker in made}
