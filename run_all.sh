@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # Runs the notebooks of a profile and writes the report. `./run_all.sh --help` tells more.
 
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # called as `sh run_all.sh`
+
 set -euo pipefail
+unset CDPATH  # with it, cd prints where it goes
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 
@@ -36,4 +39,4 @@ HELP
 done
 
 python=$("$root/setup_env.sh")
-exec "$python" -m manyviews "$@"
+exec "$python" -I -m manyviews "$@"  # -I: nothing of the current folder, nor of PYTHONPATH

@@ -2,6 +2,7 @@
 # Checks the project: lint, format, unit tests, notebooks. `./run_tests.sh --help` tells more.
 
 set -euo pipefail
+unset CDPATH  # with it, cd prints where it goes
 
 if [ "${1:-}" = "--help" ] || [ "${1:-}" = "-h" ]; then
     cat <<'HELP'

@@ -15,6 +15,7 @@
 # versions in requirements.txt, and then `pip install -c requirements.txt -e ".[test]"`.
 
 set -euo pipefail
+unset CDPATH  # with it, cd prints where it goes
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 venv=$root/.venv

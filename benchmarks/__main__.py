@@ -6,6 +6,7 @@ import sys
 
 from benchmarks import guard
 from benchmarks.table import GROUPS, as_text, keep, measure
+from manyviews.config.errors import command
 from manyviews.runs.jobs import PROCESS_SETTINGS
 
 
@@ -39,6 +40,6 @@ def main() -> int:
 
 if __name__ == "__main__":
     if not PROCESS_SETTINGS.keys() <= os.environ.keys():  # they are read when a process starts
-        command = [sys.executable, "-m", "benchmarks", *sys.argv[1:]]
-        os.execve(sys.executable, command, PROCESS_SETTINGS | os.environ)
-    sys.exit(main())
+        again = [sys.executable, "-m", "benchmarks", *sys.argv[1:]]
+        os.execve(sys.executable, again, PROCESS_SETTINGS | os.environ)
+    sys.exit(command("python -m benchmarks", main))

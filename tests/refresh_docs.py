@@ -1,4 +1,4 @@
-"""Write the tables of docs/reference.md from the code: .venv/bin/python tests/refresh_docs.py"""
+"""Write the tables of docs/ from code and tests: .venv/bin/python tests/refresh_docs.py"""
 
 import inspect
 import json
@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import test_cli
+import test_config
+import test_config_runs
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from refresh_readme import between
@@ -16,6 +19,13 @@ from manyviews.config.profiles import load_profile, profile_names
 from manyviews.config.runs import Comparison, RunSpec, run_specs
 from manyviews.config.schema import Profile, RunConfig, Section
 
+RELIABILITY = paths.ROOT / "docs" / "reliability.md"
+WRONG_INPUTS = {  # by test, what its parameters are
+    test_cli.test_a_wrong_option_lists_the_valid_ones: "option",
+    test_config.test_a_mistake_is_named_with_the_fix: "key",
+    test_config.test_a_bad_profile_is_named_with_its_file: "profile",
+    test_config_runs.test_a_mistake_in_the_file_is_named: "line of runs.yaml",
+}
 REFERENCE = paths.ROOT / "docs" / "reference.md"
 BEGIN, END = "<!-- tables: written by tests/refresh_docs.py -->", "<!-- end of tables -->"
 BOUNDS = {
@@ -168,5 +178,23 @@ def with_tables(page: str) -> str:
     return between(page, BEGIN, END, tables_text())
 
 
+def with_inputs(page: str) -> str:
+    """The page with a table of the wrong inputs of the tests, and what the answer to each holds."""
+    rows = []
+    for test, kind in WRONG_INPUTS.items():
+        for given, message in test.pytestmark[0].args[1]:
+            if isinstance(given, bytes):
+                given = str(given)[2:-1]
+            elif isinstance(given, tuple):
+                given = repr(given[1])[1:-1]
+            shown = str(" ".join(given) if isinstance(given, list) else given)
+            shown = shown if len(shown) < 88 else f"{shown[:87]}…"
+            plain = re.sub(r"\\(.)", r"\1", message.replace(".*", " … "))
+            rows.append([kind, f"`{shown}`", plain])
+    begin, end = "<!-- inputs: written by tests/refresh_docs.py -->", "<!-- end of inputs -->"
+    return between(page, begin, end, table(["kind", "input", "its answer holds"], rows))
+
+
 if __name__ == "__main__":
+    write_text(RELIABILITY, with_inputs(RELIABILITY.read_text(encoding="utf-8")))
     write_text(REFERENCE, with_tables(REFERENCE.read_text(encoding="utf-8")))

@@ -1,5 +1,6 @@
 """run_all.sh: its options, which jobs it does, what is kept, and how failures are told."""
 
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from manyviews.config import paths
 from manyviews.config.files import write_json
 from manyviews.config.profiles import load_profile, profile_names
 from manyviews.config.runs import configure, run_specs
+from manyviews.report import pages
 from manyviews.runs import jobs
 from manyviews.runs.store import RunState, state_of
 
@@ -91,14 +93,54 @@ def test_an_unknown_parameter_is_fatal_in_a_real_notebook(tmp_path):
         (["--jobs", "0"], "--jobs takes a whole number from 1"),
         (["--seeds", "0,x"], "--seeds takes whole numbers"),
         (["--seeds", "-1"], "--seeds takes whole numbers from 0, such as 0,1,2, not '-1'"),
-        (["--sed", "1"], "unrecognized arguments|ambiguous|--sed"),
+        (["--sed", "1"], "(unrecognized arguments|ambiguous|.*--sed)"),
+        (["--results", "/dev/null/x"], "/dev/null/x/demo: cannot hold results .*give another --results"),
+        (["--results", f"/tmp/{'x' * 300}"], "cannot hold results .File name too long"),
     ],
 )
 def test_a_wrong_option_lists_the_valid_ones(arguments, message, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        parse_arguments(arguments)
-    assert stopped.value.code == 2
-    assert re.search(message, capsys.readouterr().err)
+    try:
+        code = cli.main(arguments)
+    except SystemExit as stopped:  # from argparse
+        code = stopped.code
+    assert code == 2
+    assert re.search(f"run_all.sh: error: .*{message}", capsys.readouterr().err)
+
+
+def test_a_folder_may_have_braces_in_its_name(notebooks, monkeypatch):
+    """Papermill alone would take them for a template."""
+    folder = notebooks / "{profile}{0}"
+    folder.mkdir()
+    monkeypatch.setattr(paths, "NOTEBOOKS", folder)
+    monkeypatch.setenv("MANYVIEWS_RESULTS", str(folder))
+    make_notebook(folder, "one", "profile = ''\nseed = 0", "print(seed)")
+    assert run_notebook("one", folder / "out.ipynb", PARAMETERS) == ""
+    assert (folder / "out.ipynb").exists()
+
+
+def test_a_killed_kernel_is_told_in_a_sentence(notebooks):
+    make_notebook(notebooks, "one", "profile = ''\nseed = 0", "import os\nos.kill(os.getpid(), 9)")
+    assert "one: its kernel was killed" in run_notebook("one", notebooks / "out.ipynb", PARAMETERS)
+
+
+def test_a_notebook_shows_an_expected_failure_as_one_sentence(notebooks):
+    source = "from manyviews.config.profiles import load_profile\nload_profile('dmo')"
+    make_notebook(notebooks, "one", "profile = ''\nseed = 0", source)
+    reason = run_notebook("one", notebooks / "out.ipynb", PARAMETERS)
+    executed = nbformat.read(reason.rsplit("log: ", 1)[1], as_version=4)
+    (shown,) = [
+        out.traceback for cell in executed.cells for out in cell.get("outputs", []) if "traceback" in out
+    ]
+    assert len(shown) == 1
+    assert shown[0].startswith("ConfigError: unknown profile 'dmo'; did you mean 'demo'?")
+
+
+def test_the_script_may_be_called_by_sh_and_with_a_cdpath(tmp_path):
+    command = ["sh", "run_all.sh", "--help"]
+    variables = {"PATH": os.environ["PATH"], "CDPATH": f"{tmp_path}:{paths.ROOT.parent}"}
+    done = subprocess.run(command, cwd=paths.ROOT, env=variables, capture_output=True, text=True, check=True)
+    assert "smoke" in done.stdout
+    assert done.stderr == ""
 
 
 def test_options_are_checked_without_the_libraries_of_training():
@@ -141,6 +183,7 @@ def done(monkeypatch):
         return []
 
     monkeypatch.setattr(jobs, "do_jobs", fake)
+    monkeypatch.setattr(pages, "export_page", lambda *_: None)  # so no answers, of runs that hold nothing
     return titles
 
 

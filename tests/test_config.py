@@ -1,12 +1,16 @@
 """Configurations: the original's recipe by default, and clear errors before any work starts."""
 
+import errno
+import os
+import platform
 import re
+import subprocess
 from dataclasses import fields
 
 import pytest
 
 from manyviews.config import paths
-from manyviews.config.files import read_json, replacing, write_json
+from manyviews.config.files import clear_leftovers, read_json, replacing, write_json
 from manyviews.config.profiles import load_profile, notebook_parameters, notebook_profile
 from manyviews.config.runs import notebook_config
 from manyviews.config.schema import ConfigError, NetworkConfig, RunConfig, TrainingConfig, ViewConfig
@@ -96,6 +100,8 @@ def test_the_paper_profile_departs_from_the_recipe_in_nothing():
         ({"training": {"epochs": "20"}}, r"parameter 'training.epochs': .*integer \(got '20'\)"),
         ({"seed": True}, r"parameter 'seed': .*integer \(got True\)"),
         ({"profile": "../elsewhere"}, "parameter 'profile': String should match"),
+        ({"training": {"temperature": 1e-45}}, "parameter 'training.temperature': .*equal to 0.001"),
+        ({"data": PAPER["data"] | {"image_size": 300_000}}, "parameter 'data.image_size': .*equal to 4096"),
     ],
 )
 def test_a_mistake_is_named_with_the_fix(change, message):
@@ -133,18 +139,34 @@ def profiles(tmp_path, monkeypatch):
         (b"- 1", "must hold `name: value` lines"),
         (b"", "must hold `name: value` lines"),
         (b"1: x", "must hold `name: value` lines"),
-        (b"profile: other\ndata: {name: folder, path: x}", "write `profile: made`"),
+        (b"profile: other\ndata: {name: folder, path: x}", "write `profile: 'made'`"),
         (b"profile: made\ndepth: 18", "'depth' belongs to a run, not to a profile: remove it"),
         (b"profile: made\ndata: {name: folder, path: x}\nepoch: 3", "unknown parameter 'epoch'"),
         (b"profile: made", "parameter 'data' is missing"),
         (b"profile: made\nprofile: made", "'profile' is there twice"),
         (b"profile: made\ntraining: {epochs: 3, epochs: 4}", "'epochs' is there twice"),
+        (b"profile: made\ntraining: {<<: {epochs: 3}}", "'<<' is not read"),
+        ("profile: made".encode("utf-16"), "not valid YAML in UTF-8"),
         ("profile: made\ndata: {path: caf\xe9}".encode("latin-1"), "not valid YAML in UTF-8"),
     ],
 )
 def test_a_bad_profile_is_named_with_its_file(profiles, content, message):
     (profiles / "made.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match=f"{re.escape(str(profiles / 'made.yaml'))}: .*{message}"):
+        load_profile("made")
+
+
+def test_a_profile_named_by_a_number_is_told_the_quotes_it_needs(profiles):
+    (profiles / "2024.yaml").write_text("profile: 2024\ndata: {name: folder, path: x}")
+    with pytest.raises(ConfigError, match="write `profile: '2024'`"):
+        load_profile("2024")
+    (profiles / "2024.yaml").write_text("profile: '2024'\ndata: {name: folder, path: x}")
+    assert load_profile("2024").profile == "2024"
+
+
+def test_a_profile_that_cannot_be_read_is_named(profiles):
+    (profiles / "made.yaml").mkdir()
+    with pytest.raises(ConfigError, match=r"made\.yaml: cannot be read \(Is a directory\)"):
         load_profile("made")
 
 
@@ -225,8 +247,30 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, {"a": float("nan")})
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"a\.json: damaged, not JSON"):
+    with pytest.raises(ConfigError, match=r"a\.json: damaged, not JSON"):
         read_json(path)
+    with pytest.raises(ConfigError, match=r"b\.json: missing"):
+        read_json(path.with_name("b.json"))
+
+
+def test_what_dead_processes_left_is_cleared_and_nothing_of_the_living(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    here = platform.node()
+    for pid, node in ((ended.pid, here), (os.getpid(), here), (ended.pid, "another.machine")):
+        (tmp_path / f".a.csv.{pid}@{node}.new").touch()
+    clear_leftovers(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {f".a.csv.{os.getpid()}@{here}.new", f".a.csv.{ended.pid}@another.machine.new"}
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    """What the system reports of a write names no file."""
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*a\.json'"),
+        replacing(tmp_path / "a.json"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_results_and_data_go_where_they_are_sent(tmp_path, monkeypatch):

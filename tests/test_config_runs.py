@@ -156,6 +156,11 @@ def test_a_profile_that_cannot_make_one_run_can_make_the_others():
         (("depth: 34", "depth: 50"), "parameter 'runs.resnet34.depth': Input should be 18 or 34 (got 50)"),
         (("  resnet34_conv3:", "  resnet34:"), "'resnet34' is there twice"),
         (("claim: C", "claim: G"), "parameter 'comparisons.identity.claim'"),
+        (
+            ("n_views: 8", "n_views: 7"),
+            "parameter 'runs.views8.n_views': Input should be a multiple of 2 (got 7)",
+        ),
+        (("  length_4:", "  Length 4:"), "parameter 'runs.Length 4.[key]': String should match pattern"),
         (("\nruns:", "\nrun:"), "unknown parameter 'run': did you mean 'runs'"),
         (("runs:", "runs: ["), "not valid YAML"),
     ],

@@ -60,7 +60,7 @@ def finished(tmp_path_factory) -> Path:
             patch.setenv(name, str(tmp_path_factory.mktemp(name)))
         run(small_run(training={"epochs": 3}, evaluation={"every_epochs": 2}))
         folder = paths.run_folder("small", "baseline", 0)
-    (folder / "notebook.ipynb").write_text('{"cells": []}')
+    (folder / "notebook.ipynb").write_text('{"cells": [{"outputs": ["a figure"]}]}')
     return folder
 
 
@@ -123,15 +123,17 @@ def test_an_export_is_whole(run_folder, tmp_path, capsys):
 
 def test_an_export_that_breaks_off_leaves_nothing(run_folder, tmp_path, monkeypatch, capsys):
     def full(*_):
-        raise OSError("No space left on device")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    assert export.main([str(run_folder), str(tmp_path / "new/submission")]) == 2
+    assert export.main([str(run_folder), str(tmp_path / "new/submission")]) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert list((tmp_path / "new").iterdir()) == []
 
 
 def change_config(folder: Path, **changes) -> None:
+    """As the configuration of another run, made without sums of its files."""
+    (folder / "SHA256SUMS").unlink(missing_ok=True)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | changes))
 
@@ -144,12 +146,30 @@ def damage(name: str):
     return lambda folder: (folder / name).write_bytes(b"{")
 
 
+def flip(name: str):
+    def one_bit(folder: Path) -> None:
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / name).write_bytes(content)
+
+    return one_bit
+
+
 COMMAND = "`./run_all.sh --profile small --runs baseline --seeds 0"
 SPOILED = {
     "no folder": (shutil.rmtree, r"seed0: no such folder; give a run's, such as"),
     "no run": (remove("config.json"), r"seed0: no config.json in it; give a run's, such as"),
     "no weights": (remove("model.safetensors"), rf"safetensors is missing; .*{COMMAND} --force`"),
-    "damaged weights": (damage("model.safetensors"), rf"is damaged.* repeat it with {COMMAND} --force"),
+    "damaged weights": (damage("model.safetensors"), r"model.safetensors: not what was written"),
+    "one bit of the weights": (flip("model.safetensors"), r"model.safetensors: not what was written"),
+    "damaged weights of an older run": (
+        lambda f: (remove("SHA256SUMS")(f), damage("model.safetensors")(f)),
+        rf"is damaged.* repeat it with {COMMAND} --force",
+    ),
+    "empty notebook": (
+        lambda f: (f / "notebook.ipynb").write_text('{"cells": []}'),
+        rf"notebook.ipynb shows nothing; delete it, and {COMMAND}`",
+    ),
     "weights of another network": (
         lambda f: change_config(f, depth=34),
         "or not of the network in config.json",
@@ -168,7 +188,10 @@ SPOILED = {
         lambda f: change_config(f, depht=18),
         r"unknown parameter 'depht'.*; repeat the run",
     ),
-    "damaged configuration": (damage("config.json"), r"config.json: damaged, not JSON.*run again"),
+    "damaged configuration": (
+        damage("config.json"),
+        r"config.json: damaged, not JSON.*make its run again",
+    ),
 }
 
 

@@ -1,7 +1,9 @@
 """Several runs side by side: what is missing is made once, and what fails keeps no other from running."""
 
 import os
+import time
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -89,8 +91,38 @@ def test_two_processes_make_runs_and_one_that_fails_keeps_none_from_running(caps
 
 def test_an_unexpected_error_is_told_and_stops_no_other_job():
     jobs = [Job("bad", partial(int, "x")), Job("good", partial(str, ""))]
-    assert do_jobs(jobs, at_once=1) == ["bad: ValueError: invalid literal for int() with base 10: 'x'"]
+    (reason,) = do_jobs(jobs, at_once=1)
+    told, log = reason.removesuffix(")").split(" (traceback: ")
+    assert told == "bad: unexpected ValueError: invalid literal for int() with base 10: 'x'"
+    assert "Traceback" in Path(log).read_text()
+    Path(log).unlink()
     assert do_jobs([]) == []
+
+
+def test_a_process_that_is_killed_takes_no_other_with_it():
+    """As the system does where memory runs out."""
+    jobs = [Job("killed", partial(os.abort)), Job("good", partial(str, ""))]
+    assert do_jobs(jobs, at_once=2) == [
+        "killed: its process was killed, as happens when memory runs out; fewer --jobs need less"
+    ]
+
+
+def test_what_stops_the_command_ends_its_jobs_and_begins_no_other(monkeypatch, tmp_path):
+    """Stopped when the first of three jobs is done; the second would take an hour."""
+    begun, start, wait = [], jobs._process, jobs.as_completed
+
+    def stopped(futures):
+        yield next(wait(futures))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "as_completed", stopped)
+    monkeypatch.setattr(jobs, "_process", lambda *where: begun.append(start(*where)) or begun[-1])
+    work = [partial(str, ""), partial(time.sleep, 3600), partial((tmp_path / "third").mkdir)]
+    with pytest.raises(KeyboardInterrupt):
+        do_jobs([Job("one of three", each) for each in work], at_once=1)
+    assert begun
+    assert all(process.poll() is not None for process in begun)
+    assert not (tmp_path / "third").exists()
 
 
 def test_a_run_that_another_process_has_is_left_to_it():

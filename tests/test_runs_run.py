@@ -1,5 +1,6 @@
 """A run's folder: whole or visibly not, kept, resumed, refused."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from manyviews.config.schema import ConfigError, RunConfig
 from manyviews.data.dataset import load_dataset
 from manyviews.probes.features import split_features
 from manyviews.probes.protocol import MEASURES, accuracies, evaluate
+from manyviews.runs import jobs, store
 from manyviews.runs import run as runs_run
 from manyviews.runs.environment import LIBRARIES
 from manyviews.runs.run import first_of_each_class, make_model, raw_pixels, recipe_of, run, split_tensors
@@ -34,7 +36,7 @@ from manyviews.simclr.models import count_parameters
 from manyviews.simclr.train import Trainer, TrainingFailed
 
 BRIEF = {"config.json", "environment.json", "metrics.csv", "predictions.csv", "predictions_initial.csv"}
-BRIEF |= {"summary.json"}
+BRIEF |= {"summary.json", "SHA256SUMS"}
 WHOLE = BRIEF | {"model.safetensors", "neighbours.csv", "feature_map.csv"}
 
 
@@ -179,20 +181,126 @@ def test_a_crash_leaves_a_folder_that_is_visibly_incomplete_and_resumes(monkeypa
                 lambda self, **of: (record(self, **of), self.progress.epoch == 2 and crash()),
             )
         elif crash_at == "weights":
-            patch.setattr(safetensors.torch, "save_file", crash)
+            patch.setattr(safetensors.torch, "save", crash)
         else:
             patch.setattr(Path, "rename", crash)
         with pytest.raises(Interrupted):
             run(small_run())
     assert state_of(folder()) is RunState.BEGUN
     assert load_own(small_profile()).runs == {}
-    (partial_folder(folder()) / ".metrics.csv.123.new").touch()  # as a killed process leaves it
 
     run(small_run())
     assert names(folder()) == WHOLE
     assert not partial_folder(folder()).exists()
-    for name in WHOLE - {"environment.json"}:
+    for name in WHOLE - {"environment.json", "SHA256SUMS"}:  # times of day differ
         assert (folder() / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("crash_at", ["first rename", "second rename", "deletion"])
+def test_a_crash_while_a_new_run_takes_the_old_ones_place_leaves_a_whole_one(monkeypatch, crash_at):
+    """And nothing that stays for ever: neither the old folder nor the checkpoint."""
+    before = run(small_run()).summary
+    mark_for_rerun(folder())
+    rename, renamed = Path.rename, []
+
+    def crashing(path, target):
+        renamed.append(path)
+        if len(renamed) == {"first rename": 1, "second rename": 2}.get(crash_at):
+            crash()
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", crashing)
+        if crash_at == "deletion":
+            patch.setattr(store, "tidy", crash)
+        with pytest.raises(Interrupted):
+            run(small_run())
+    if folder().exists():
+        assert load_own(small_profile()).runs["baseline"][0].summary == before
+    assert run(small_run()).summary == before
+    assert names(folder()) == WHOLE
+    assert names(folder().parent) == {"seed0", "seed0.lock"}
+
+
+def test_a_start_clears_what_a_killed_process_left_in_a_finished_run():
+    run(small_run())
+    for name in ("checkpoint.pt", ".tmpA1b2C3"):
+        (folder() / name).touch()
+    assert jobs.missing_runs(["baseline"], small_profile(), [0]) == []
+    assert names(folder()) == WHOLE
+
+
+def test_everyone_who_can_read_a_folder_can_read_its_weights():
+    run(small_run())
+    modes = {name: (folder() / name).stat().st_mode for name in ("model.safetensors", "config.json")}
+    assert len(set(modes.values())) == 1
+
+
+def test_a_file_system_without_locks_is_told(monkeypatch):
+    def without(*_, **__):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(store.FileLock, "acquire", without)
+    with pytest.raises(ConfigError, match=r"no locks \(No locks available\); put results on another"):
+        run(small_run())
+
+
+def change_summary(path: Path) -> None:
+    path.write_text(path.read_text().replace('"id_knn_accuracy": 0', '"id_knn_accuracy": 1'))
+
+
+def drop_last_line(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(True)[:-1]))
+
+
+def double_last_line(path: Path) -> None:
+    path.write_text(path.read_text() + path.read_text().splitlines(True)[-1])
+
+
+def exchange(path: Path) -> None:
+    shutil.copy(path.with_name("predictions_initial.csv"), path)
+
+
+DAMAGE = [
+    ("summary.json", change_summary),
+    ("summary.json", drop_last_line),
+    ("metrics.csv", drop_last_line),
+    ("metrics.csv", double_last_line),
+    ("predictions.csv", exchange),
+    ("predictions.csv", Path.unlink),
+    ("config.json", Path.unlink),
+    ("environment.json", drop_last_line),
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGE)
+def test_a_damaged_file_is_named_and_force_makes_the_run_again(name, damage):
+    run(small_run())
+    damage(folder() / name)
+    with pytest.raises(ConfigError, match=rf"{name}: .*make its run again.*--force"):
+        load_own(small_profile())
+    assert len(jobs.missing_runs(["baseline"], small_profile(), [0], force=True)) == 1
+    run(small_run())
+    assert "baseline" in load_own(small_profile()).runs
+
+
+def test_numbers_that_disagree_are_not_shown_even_of_a_run_without_sums():
+    run(small_run())
+    (folder() / "SHA256SUMS").unlink()  # as older versions left it
+    assert "baseline" in load_own(small_profile()).runs
+    exchange(folder() / "predictions.csv")
+    with pytest.raises(ConfigError, match=r"summary.json: .*not those of the predictions"):
+        load_own(small_profile())
+
+
+@pytest.mark.parametrize("file", ["raw_pixels.json", "raw_pixels.csv"])
+def test_raw_pixels_that_are_damaged_are_measured_again(file, tmp_path, capsys):
+    profile = small_profile()
+    dataset = load_dataset(profile.data)
+    first = raw_pixels(profile, dataset)
+    drop_last_line(tmp_path / "small" / file)
+    pd.testing.assert_frame_equal(raw_pixels(profile, dataset), first)
+    assert "measured again" in capsys.readouterr().out
 
 
 def test_an_interrupted_run_is_not_resumed_with_another_configuration(monkeypatch):
@@ -265,6 +373,7 @@ def test_a_run_resumed_by_other_libraries_says_so(monkeypatch):
     environment = run(small_run()).environment
     assert environment["torch"] == "1.0"
     assert environment["resumed_with"] == [{"torch": old["torch"]}]
+    assert jobs._resumed_with(small_run()) == " (resumed with other torch)"
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,14 @@ def test_what_is_published_reads_back_as_it_was(tmp_path):
     pd.testing.assert_frame_equal(again.raw_pixels, pixels, check_dtype=False)
 
 
+def test_published_files_are_checked_against_what_was_written(tmp_path):
+    publish(load_own(small_profile()), tmp_path / "small")
+    path = tmp_path / "small/metrics.csv"
+    path.write_text(path.read_text().replace("0.", "1.", 1))
+    with pytest.raises(ConfigError, match=r"metrics.csv: not what was written"):
+        load_published(small_profile())
+
+
 def test_publishing_adds_ones_own_runs_to_what_there_is(tmp_path):
     """Seeds in order; of a seed in both, one's own; written and read again, the others are as they were."""
     profile = small_profile()

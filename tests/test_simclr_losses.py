@@ -94,6 +94,18 @@ def test_bfloat16_projections_are_compared_in_float32(definition):
     torch.testing.assert_close(loss, multi_view_nt_xent(z.float(), 4, 0.1, definition))
 
 
+@pytest.mark.parametrize("power", [-90, 90])
+def test_the_length_of_rows_does_not_matter_even_where_its_square_is_no_float(power):
+    """To the bit for powers of two. The gradient falls as the rows grow: the direction alone counts."""
+    z = torch.randn(12, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    scaled = (z.detach() * 2.0**power).requires_grad_()
+    losses = [nt_xent(rows, 0.2) for rows in (z, scaled)]
+    for loss in losses:
+        loss.backward()
+    assert losses[0] == losses[1]
+    assert torch.equal(z.grad, scaled.grad * 2.0**power)
+
+
 @pytest.mark.parametrize(
     ("shape", "n_views", "temperature", "definition", "message"),
     [

@@ -285,6 +285,19 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         trainer(checkpoint=tmp_path / "checkpoint.pt")
 
 
+def test_one_flipped_bit_of_a_checkpoint_is_found(tmp_path):
+    """It would give another model, which torch.load does not see."""
+    path = tmp_path / "checkpoint.pt"
+    one = trainer(checkpoint=path)
+    one.run()
+    weight = next(p for p in one.model.parameters() if p.ndim == 1).detach().numpy().tobytes()
+    content = bytearray(path.read_bytes())
+    content[content.index(weight)] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(TrainingFailed, match=r"checkpoint.pt: damaged .another checksum"):
+        trainer(checkpoint=path)
+
+
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path, monkeypatch):
     """Names epoch, step and learning rate, and keeps the last good checkpoint."""
     calls = []

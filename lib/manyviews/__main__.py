@@ -1,7 +1,13 @@
 """What run_all.sh starts: `python -m manyviews`."""
 
+import os
 import sys
 
-from manyviews.cli import main
+try:
+    from manyviews.cli import main
+except KeyboardInterrupt:  # nothing is begun yet
+    sys.exit(130)
 
-sys.exit(main())
+status = main()
+sys.stdout.flush()
+os._exit(status)  # at once: to take the libraries down would take seconds

@@ -3,12 +3,15 @@
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from manyviews.config import paths
+from manyviews.config.errors import command
+from manyviews.config.files import clear_leftovers
 from manyviews.config.profiles import load_profile
 from manyviews.config.runs import ORIGINAL, STUDIES, run_specs
 from manyviews.config.schema import ConfigError, Profile, RunConfig, suggest
@@ -31,7 +34,12 @@ PAGES = {
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options of run_all.sh; a wrong one ends the program with a message that lists the valid ones."""
+    """The options of run_all.sh.
+
+    Raises:
+        ConfigError: a wrong value; lists the valid ones.
+        SystemExit: an option that there is not; argparse has said so.
+    """
     # The help text is in run_all.sh, which can show it before anything is installed.
     parser = argparse.ArgumentParser(prog="run_all.sh", add_help=False)
     parser.add_argument("--profile", default="demo", metavar="NAME")
@@ -45,17 +53,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--publish", action="store_true")
     options = parser.parse_args(arguments)
-    try:
-        options.profile = load_profile(options.profile)
-        options.study = _names(options.study, "study", STUDIES)
-        needed = [name for study in options.study for name in run_specs().of_study(study)]
-        options.runs = _names(options.runs, "run", list(run_specs().runs)) if options.runs else needed
-        options.runs = options.runs or run_specs().of_study(ORIGINAL)
-        options.seeds = _seeds(options.seeds) if options.seeds else list(options.profile.seeds)
-        if options.jobs is not None and options.jobs < 1:
-            raise ConfigError(f"--jobs takes a whole number from 1, not {options.jobs}")
-    except ConfigError as error:
-        parser.error(str(error))
+    options.profile = load_profile(options.profile)
+    options.study = _names(options.study, "study", STUDIES)
+    needed = [name for study in options.study for name in run_specs().of_study(study)]
+    options.runs = _names(options.runs, "run", list(run_specs().runs)) if options.runs else needed
+    options.runs = options.runs or run_specs().of_study(ORIGINAL)
+    options.seeds = _seeds(options.seeds) if options.seeds else list(options.profile.seeds)
+    if options.jobs is not None and options.jobs < 1:
+        raise ConfigError(f"--jobs takes a whole number from 1, not {options.jobs}")
     return options
 
 
@@ -90,6 +95,7 @@ def run_notebook(notebook: str, output: Path, parameters: dict[str, Any]) -> str
     """
     import nbformat
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     from manyviews.config.files import replacing
@@ -101,8 +107,8 @@ def run_notebook(notebook: str, output: Path, parameters: dict[str, Any]) -> str
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
-            str(paths.NOTEBOOKS / f"{notebook}.ipynb"),
-            str(log),
+            _literal(paths.NOTEBOOKS / f"{notebook}.ipynb"),
+            _literal(log),
             parameters=parameters,
             cwd=str(paths.NOTEBOOKS),
             kernel_name="python3",
@@ -113,8 +119,15 @@ def run_notebook(notebook: str, output: Path, parameters: dict[str, Any]) -> str
             nbformat.write(clean(nbformat.read(log, as_version=4)), new)
     except PapermillExecutionError as error:
         return f"{notebook}, cell [{error.exec_count}]: {error.ename}: {error.evalue}\n  log: {log}"
+    except DeadKernelError:
+        return f"{notebook}: its kernel was killed, as happens when memory runs out; fewer --jobs need less"
     log.unlink()
     return ""
+
+
+def _literal(path: Path) -> str:
+    """A path for papermill, which takes braces in it for a template."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def run_jobs(options: argparse.Namespace) -> list[str]:
@@ -184,31 +197,44 @@ def write_pages(options: argparse.Namespace) -> list[str]:
     return failed
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the options say; 0 if all went well, 1 if something failed, 2 if nothing could be begun."""
-    options = parse_arguments(arguments)
-    if options.results is not None:
-        os.environ["MANYVIEWS_RESULTS"] = str(options.results.resolve())
-    folder = paths.results_root() / options.profile.profile
+def _check_writable(folder: Path) -> None:
+    """See that results can be written; else ConfigError."""
     try:
-        if options.publish:
-            from manyviews.runs.store import load_own, load_published, merge, publish
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: cannot hold results ({error.strerror}); give another --results"
+        ) from None
 
-            results = merge(load_published(options.profile), load_own(options.profile))
-            publish(results, paths.published_root() / options.profile.profile)
-            return 0
-        failed = [] if options.report else run_jobs(options)
-        failed += write_pages(options)
-    except ConfigError as error:
-        print(f"run_all.sh: error: {error}", file=sys.stderr)
-        return 2
+
+def run_all(arguments: Sequence[str] | None = None) -> int:
+    """Do what the options say; 0 if all went well, 1 if something failed."""
+    options = parse_arguments(arguments)
+    profile: Profile = options.profile
+    if options.results is not None:
+        os.environ["MANYVIEWS_RESULTS"] = str(options.results.absolute())
+    folder = paths.results_root() / profile.profile
+    if options.publish:
+        from manyviews.runs.store import load_own, load_published, merge, publish
+
+        publish(merge(load_published(profile), load_own(profile)), paths.published_root() / profile.profile)
+        return 0
+    _check_writable(folder)
+    clear_leftovers(folder)
+    failed = [] if options.report else run_jobs(options)
+    failed += write_pages(options)
     for reason in failed:
         print(f"FAILED: {reason}", file=sys.stderr)
     if (folder / "report.html").exists():
         from manyviews.report import text
         from manyviews.runs.store import load_own, load_results
 
-        profile = options.profile
         answers = text.answers(load_results(profile), profile, load_own(profile)).data
         print(f"\n{answers.replace('**', '')}\n\nOur report: {folder / 'report.html'}")
     return 1 if failed else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """run_all.sh, and how it ends: see config.errors.command for the exit status."""
+    return command("run_all.sh", lambda: run_all(arguments))

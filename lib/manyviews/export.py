@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manyviews import encoder
-from manyviews.config.files import read_json
+from manyviews.config.errors import command
+from manyviews.config.files import check_sums, read_json
 from manyviews.config.schema import ConfigError, NetworkConfig, RunConfig, TrainingConfig, ViewConfig
 from manyviews.runs.store import CURVES, Run, load_run, partial_folder, state_of
 from manyviews.simclr import models
@@ -85,6 +86,9 @@ def check_files(folder: Path, config: RunConfig) -> None:
         raise ExportError(f"{weights} is missing; make the run anew with `{command} --force`")
     if not notebook.exists():
         raise ExportError(f"{notebook} is missing; `{command}` writes it without training again")
+    check_sums(folder)
+    if not any(cell.get("outputs") for cell in read_json(notebook).get("cells", [])):
+        raise ExportError(f"{notebook} shows nothing; delete it, and `{command}` writes it without training")
     model = models.make_simclr(depth=config.depth, stem=config.stem, **dict(config.network))
     try:
         load_model(model, weights)
@@ -158,18 +162,18 @@ def departures(config: RunConfig) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Export what the command line names; the exit status is 0 if that went well, else 2."""
+    """Export what the command line names; see config.errors.command for the exit status."""
     parser = argparse.ArgumentParser(prog="python -m manyviews.export", description=__doc__)
     parser.add_argument("folder", metavar="RUN_FOLDER", type=Path, help="such as results/demo/baseline/seed0")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to make")
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> int:
         export(options.folder.resolve(), options.out.resolve())
-    except (OSError, ValueError) as error:  # a file that cannot be used, or a place that cannot be written
-        print(f"{parser.prog}: error: {error}".replace("\n", "; "), file=sys.stderr)
-        return 2
-    print(f"Exported: {options.out.resolve()}")
-    return 0
+        print(f"Exported: {options.out.resolve()}")
+        return 0
+
+    return command(parser.prog, work)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,11 @@ class NotebookParameters(Section):
 
 
 class UniqueKeys(yaml.SafeLoader):
-    """YAML in which a name is given once; PyYAML alone would keep the last of two."""
+    """YAML in which a name is given once, and in its own place; PyYAML alone would keep the last of two."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.YAMLError("'<<' is not read; write the names and values out")
         mapping = super().construct_mapping(node, deep)
         if len(mapping) < len(node.value):
             names = [key.value for key, _ in node.value]
@@ -44,6 +46,8 @@ def read_yaml(path: Any, hint: str) -> dict[str, Any]:
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML in UTF-8: {error}") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
@@ -70,12 +74,12 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
         raise ConfigError(
             f"unknown profile '{name}'; {suggest(str(name), known)}choose one of: {', '.join(known)}"
         )
-    values = read_yaml(path, f"`name: value` lines, such as `profile: {name}`")
+    values = read_yaml(path, f"`name: value` lines, such as `profile: '{name}'`")
     of_runs = sorted((RunConfig.model_fields.keys() - Profile.model_fields.keys()) & values.keys())
     if of_runs:
         raise ConfigError(f"{path}: '{of_runs[0]}' belongs to a run, not to a profile: remove it")
     if values.get("profile") != name:
-        raise ConfigError(f"{path}: write `profile: {name}`, the file's own name")
+        raise ConfigError(f"{path}: write `profile: '{name}'`, the file's own name")
     try:
         profile = Profile(**values)
     except ConfigError as error:

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from manyviews.config import paths
 from manyviews.config.profiles import load_profile, notebook_parameters, read_yaml
-from manyviews.config.schema import ConfigError, Profile, RunConfig, Section, explain
+from manyviews.config.schema import NAME, ConfigError, Profile, RunConfig, Section, Views, explain
 
 FILE = paths.NOTEBOOKS / "runs.yaml"
 STUDIES = ("controls", "scaling")
@@ -35,7 +35,7 @@ class RunSpec(Section):
     objective: Literal["nt_xent", "supervised"] = "nt_xent"
     depth: Literal[18, 34]
     stem: Literal["conv3", "conv7"]
-    n_views: int
+    n_views: Views
     length: Multiple = 1  # times the profile's epochs, to the nearest whole one; the warm-up goes along
     width: Multiple = 1  # times the profile's width
     view_size: Multiple = 1  # times the profile's image size
@@ -54,7 +54,7 @@ class RunSpecs(Section):
     """All runs by name, in the order in which they are done, and all comparisons by name."""
 
     comparisons: dict[str, Comparison]
-    runs: dict[str, RunSpec]
+    runs: dict[Annotated[str, Field(pattern=NAME)], RunSpec]
 
     def members(self, comparison: str) -> list[str]:
         """Names of the runs of a comparison, first the one that the others are compared with."""

@@ -24,12 +24,19 @@ PositiveInt = Annotated[Whole, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Pixels = Annotated[Whole, Field(ge=8, le=4096)]
+Views = Annotated[Whole, Field(ge=2, multiple_of=2)]  # pairs of them meet
+Temperature = Annotated[float, Field(ge=1e-3, allow_inf_nan=False)]  # far below, float32 overflows
 LOOKS = ("brief", "sweep", "every_epochs")  # of the evaluation: what does not make a run another one
 MultiViewLoss = Literal["pairs", "outside", "inside"]  # see simclr.losses.multi_view_nt_xent
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; the message names the key and the fix."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it, by IPython's hook: the sentence alone."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class Section(BaseModel):
@@ -48,7 +55,7 @@ class DataConfig(Section):
     train_per_class: PositiveInt | None = None
     val_per_class: PositiveInt | None = None
     ood_per_class: PositiveInt | None = None
-    image_size: Annotated[Whole, Field(ge=8)] = 64  # pixels, height and width
+    image_size: Pixels = 64  # pixels, height and width
     seed: Annotated[Whole, Field(ge=0)] = 0  # of the fractals
 
     @model_validator(mode="after")
@@ -87,7 +94,7 @@ class ViewConfig(Section):
     blur_p: Probability = 0.5
     blur_sigma: tuple[Positive, Positive] = (0.1, 2.0)  # pixels
     blur_kernel: PositiveInt | None = None  # pixels, odd; None: 5, and 3 at 32 px and below
-    size: Annotated[Whole, Field(ge=8)] | None = None  # pixels, height and width of a view; None: the image's
+    size: Pixels | None = None  # pixels, height and width of a view; None: the image's
     # Different views of each image over the whole training, drawn once and paired anew in each round over
     # them; a multiple of training.views_per_batch. None: fresh views for ever.
     distinct: Annotated[Whole, Field(ge=2)] | None = None
@@ -120,7 +127,7 @@ class TrainingConfig(Section):
     views_per_batch: Annotated[Whole, Field(ge=2)] = 2
     multi_view_loss: MultiViewLoss = "outside"  # all are NT-Xent for 2 views a batch
     image_fraction: Annotated[float, Field(gt=0, le=1)] = 1  # of each class; the probes are fitted on all
-    temperature: Positive = 0.5
+    temperature: Temperature = 0.5
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive = 0.6
     weight_decay: NonNegative = 0.0
@@ -209,7 +216,7 @@ class RunConfig(Profile):
     objective: Literal["nt_xent", "supervised"] = "nt_xent"  # supervised: cross-entropy with the labels
     depth: Literal[18, 34]
     stem: Literal["conv3", "conv7"]
-    n_views: Annotated[Whole, Field(ge=2, multiple_of=2)]
+    n_views: Views
     seed: Seed = 0
 
     @model_validator(mode="after")

@@ -53,9 +53,9 @@ def note_environment(path: Path, now: dict[str, Any]) -> None:
         return
     before = read_json(path)
     for key in MUST_NOT_CHANGE:
-        if before[key] != now[key]:
+        if before.get(key) != now[key]:
             raise ConfigError(
-                f"{path.parent}: begun with {key} {before[key]}, now {now[key]}; resume it where it was "
+                f"{path.parent}: begun with {key} {before.get(key)}, now {now[key]}; resume it where it was "
                 "begun, or delete the folder to start anew"
             )
     changed = {key: value for key, value in now.items() if before.get(key) != value}
@@ -79,9 +79,13 @@ def processor_name() -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """Output of a git command in the project; None where there is no git or no repository."""
+    """Output of a git command in the project; None where there is no git or no repository of its own."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    variables["GIT_CEILING_DIRECTORIES"] = str(paths.ROOT.parent)  # a repository around it is another's
     try:
-        done = subprocess.run(["git", *arguments], cwd=paths.ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", *arguments], cwd=paths.ROOT, env=variables, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -1,19 +1,35 @@
 """Many jobs side by side, each with its part of the cores and one of the GPUs; progress by epochs."""
 
 import os
+import pickle
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from queue import SimpleQueue
 
 from tqdm import tqdm
 
 from manyviews.config import paths
+from manyviews.config.errors import sentence
+from manyviews.config.files import read_json
 from manyviews.config.runs import configure, deduplicate, run_specs
 from manyviews.config.schema import Profile, RunConfig
+from manyviews.config.surroundings import clean_room
 from manyviews.data.dataset import SPLITS, Dataset
-from manyviews.runs.store import RunState, check_recipe, mark_for_rerun, partial_folder, read_table, state_of
+from manyviews.runs.store import (
+    RunState,
+    check_recipe,
+    mark_for_rerun,
+    partial_folder,
+    read_table,
+    state_of,
+    tidy,
+)
 
 SECONDS_BETWEEN_LOOKS = 3  # at how far the runs are
 SECONDS_TO_START = 8  # a process and its imports
@@ -73,6 +89,7 @@ def missing_runs(
             mark_for_rerun(folder)
         if state_of(folder) is RunState.COMPLETE:
             check_recipe(config, folder)
+            tidy(folder)
         else:
             missing.append(config)
     return missing
@@ -128,7 +145,9 @@ def run_title(run: str, seed: int) -> str:
 
 
 def do_jobs(jobs: Sequence[Job], at_once: int | None = None) -> list[str]:
-    """Do jobs, several at a time; a job that fails does not keep the others from being done.
+    """Do jobs, several at a time; a job that fails, or is killed, does not keep the others from being done.
+
+    Whatever ends this function ends the jobs.
 
     Args:
         jobs: in the order in which they are begun.
@@ -136,49 +155,105 @@ def do_jobs(jobs: Sequence[Job], at_once: int | None = None) -> list[str]:
     Returns:
         Why jobs failed, a sentence for each.
     """
-    from joblib import Parallel, delayed, parallel_config
-
     at_once = min(at_once or default_jobs(), len(jobs))
     if not at_once:
         return []
-    os.environ.update({name: value for name, value in PROCESS_SETTINGS.items() if name not in os.environ})
-    threads = max(1, (os.cpu_count() or 1) // at_once)
+    slots: SimpleQueue[int] = SimpleQueue()
+    for slot in range(at_once):
+        slots.put(slot)
+    processes: list[subprocess.Popen] = []
+
+    def do(job: Job) -> str:
+        slot = slots.get()
+        try:
+            with _process(slot, at_once) as process:
+                processes.append(process)
+                return _answer(process, job)
+        finally:
+            slots.put(slot)
+
     reasons = []
-    with parallel_config("loky", n_jobs=at_once, inner_max_num_threads=threads):
-        outcomes = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=at_once)(
-            delayed(_do)(index, job, at_once) for index, job in enumerate(jobs)
-        )
-        with _progress([job.config for job in jobs if job.config is not None]) as say:
-            for done, (index, reason) in enumerate(outcomes, 1):
-                say(f"[{done}/{len(jobs)}] {jobs[index].title}: {reason or 'done'}")
-                reasons += [f"{jobs[index].title}: {reason}"] if reason else []
+    with (
+        clean_room(),
+        ThreadPoolExecutor(at_once) as pool,
+        _progress([job.config for job in jobs if job.config is not None]) as say,
+    ):
+        futures = {pool.submit(do, job): job for job in jobs}
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                title, reason = futures[future].title, future.result()
+                resumed = "" if reason else _resumed_with(futures[future].config)
+                say(f"[{done}/{len(jobs)}] {title}: {reason or 'done'}{resumed}")
+                reasons += [f"{title}: {reason}"] if reason else []
+        finally:  # where we are stopped, nothing new begins
+            pool.shutdown(wait=False, cancel_futures=True)
+            while any(future.running() for future in futures):
+                for process in processes:
+                    process.kill()
+                time.sleep(0.05)
     return reasons
 
 
-def _do(index: int, job: Job, at_once: int) -> tuple[int, str]:
-    """Do one job in a worker, which has a GPU of its own where there are any."""
+def _resumed_with(config: RunConfig | None) -> str:
+    """What was another when a run was resumed than when it was begun, such as threads; for its line."""
+    path = config and paths.run_folder(config.profile, config.run, config.seed) / "environment.json"
+    if not path or not path.exists():
+        return ""
+    others = {key for change in read_json(path).get("resumed_with", []) for key in change}
+    return f" (resumed with other {', '.join(sorted(others))})" if others else ""
+
+
+def _process(slot: int, at_once: int) -> subprocess.Popen:
+    """A process for one job, with its part of the cores and, where there are several GPUs, one of its own."""
     import torch
 
+    threads = max(1, (os.cpu_count() or 1) // at_once)
+    variables = PROCESS_SETTINGS | {"OMP_NUM_THREADS": str(threads)} | os.environ
     if torch.cuda.device_count() > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(index % min(at_once, torch.cuda.device_count()))
+        variables["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
+    return subprocess.Popen(
+        [sys.executable, "-c", "from manyviews.runs.jobs import _serve; _serve()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=variables,
+        cwd=paths.ROOT / "lib",  # the folder that Python searches first
+        start_new_session=True,  # Ctrl-C reaches us alone
+    )
+
+
+def _answer(process: subprocess.Popen, job: Job) -> str:
+    """Have a process do a job; gives why it failed, or nothing."""
+    with suppress(BrokenPipeError):  # it is dead already, which its exit status tells
+        process.stdin.write(pickle.dumps(job.work))
+        process.stdin.flush()
+    reason = process.stdout.read().decode()
+    if process.wait() < 0:
+        return "its process was killed, as happens when memory runs out; fewer --jobs need less"
+    return reason or (f"its process ended with status {process.returncode}" if process.returncode else "")
+
+
+def _serve() -> None:
+    """What each process does: one job, or nothing more when the process that began it is gone."""
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a job prints is none of its answer
+    work = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
     try:
-        return index, job.work()
+        reason = work()
     except Exception as error:  # a damaged file, a full disk, no memory left, ...
-        return index, f"{type(error).__name__}: {error}"
+        reason = sentence(error)
+    with answer:
+        answer.write(reason)
+    os._exit(0)  # at once: to take the libraries down would take seconds
 
 
 def make_run(config: RunConfig) -> str:
-    """Make one run, in a worker; gives why it failed, or nothing. One that is being made is left alone."""
+    """Make one run, in a process of do_jobs. One that another process is making is left to it."""
     from manyviews.runs.run import run
     from manyviews.runs.store import RunBusy
-    from manyviews.simclr.train import TrainingFailed
 
-    try:
+    with suppress(RunBusy):
         run(config)
-    except RunBusy:
-        return ""
-    except TrainingFailed as error:
-        return str(error)
     return ""
 
 

@@ -1,6 +1,5 @@
 """One run from its configuration to its folder of results."""
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from manyviews.config import paths
-from manyviews.config.files import read_json, replacing, write_json
+from manyviews.config.files import SUMS, read_json, replacing, sha256, write_json, write_sums
 from manyviews.config.schema import ConfigError, Profile, RunConfig
 from manyviews.data.dataset import SPLITS, Dataset, load_dataset
 from manyviews.probes.features import Features, split_features
@@ -37,6 +36,8 @@ from manyviews.runs.store import (
     read_table,
     run_lock,
     state_of,
+    take_place,
+    tidy,
     write_table,
 )
 from manyviews.simclr.models import SimCLR, count_macs, count_parameters, make_simclr
@@ -70,6 +71,7 @@ def run(config: RunConfig) -> Run:
     with run_lock(folder):
         if state_of(folder) is RunState.COMPLETE:
             check_recipe(config, folder)
+            tidy(folder)
             print(f"{config.run} seed {config.seed}: finished before, kept")
         else:
             _make(config, folder)
@@ -85,13 +87,20 @@ def raw_pixels(profile: Profile, dataset: Dataset) -> pd.DataFrame:
     path = paths.results_root() / profile.profile / f"{RAW_PIXELS}.csv"
     made_from = {"data_sha256": dataset.checksum, "evaluation": profile.evaluation.model_dump(mode="json")}
     note = path.with_suffix(".json")
-    if not (path.exists() and note.exists() and made_from.items() <= read_json(note).items()):
-        note.unlink(missing_ok=True)  # from here on the table may be another's
-        images, labels = split_tensors(dataset, resolve_device(profile.device))
-        with repeatable():
-            evaluation = evaluate(raw_pixel_features(images), labels, profile.evaluation, folds=True)
-        write_table(evaluation.predictions, path)
-        write_json(note, made_from | convergence(evaluation))
+    if path.exists() and note.exists():
+        try:
+            noted = read_json(note)
+        except ConfigError:
+            noted = {}
+        if made_from.items() <= noted.items() and noted.get("sha256") in (sha256(path), None):  # None: older
+            return read_table(path)
+        print(f"{path}: damaged, or of other images or probes; measured again")
+    note.unlink(missing_ok=True)  # from here on the table may be another's
+    images, labels = split_tensors(dataset, resolve_device(profile.device))
+    with repeatable():
+        evaluation = evaluate(raw_pixel_features(images), labels, profile.evaluation, folds=True)
+    write_table(evaluation.predictions, path)
+    write_json(note, made_from | convergence(evaluation) | {"sha256": sha256(path)})
     return read_table(path)
 
 
@@ -206,10 +215,7 @@ def _make(config: RunConfig, folder: Path) -> None:
         raise
     with repeatable():
         _finish(trainer, config, dataset, images, labels, partial)
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
-    (folder / "checkpoint.pt").unlink()  # last, for until the renaming it could still be needed
+    take_place(folder)
 
 
 def _evaluate(
@@ -237,10 +243,11 @@ def _finish(
     progress, started = trainer.progress, time.perf_counter()
     summary = _summary(trainer, config, dataset, folder)
     if not config.evaluation.brief:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
+        weights = {name: value.contiguous() for name, value in trainer.model.state_dict().items()}
         with replacing(folder / "model.safetensors") as new:
-            save_file({name: value.contiguous() for name, value in trainer.model.state_dict().items()}, new)
+            new.write_bytes(save(weights))  # save_file would let others not read it
         summary |= _look_closely(trainer.model, config, dataset, images, labels, folder)
     environment = read_json(folder / "environment.json") | {
         "wall_time_s": round(progress.wall_time_s, 1),
@@ -251,8 +258,8 @@ def _finish(
     }
     write_json(folder / "environment.json", environment)
     write_json(folder / "summary.json", summary)
-    for unfinished in folder.glob(".*.new"):  # left by a process that was killed while it wrote
-        unfinished.unlink()
+    files = [path.name for path in folder.iterdir() if path.name[0] != "." and path.name != "checkpoint.pt"]
+    write_sums(folder, [name for name in files if name != SUMS])
 
 
 def _summary(trainer: Trainer, config: RunConfig, dataset: Dataset, folder: Path) -> dict[str, Any]:

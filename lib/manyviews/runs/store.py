@@ -16,10 +16,10 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from manyviews.config import paths
-from manyviews.config.files import read_json, replacing, write_json
+from manyviews.config.files import check_sums, damaged, read_json, replacing, write_json, write_sums
 from manyviews.config.runs import configure, deduplicate, run_specs
 from manyviews.config.schema import ConfigError, Profile, RunConfig
-from manyviews.probes.protocol import MEASURES
+from manyviews.probes.protocol import MEASURES, accuracies
 
 CURVES = ("id_knn_accuracy", "id_linear_accuracy", "ood_knn_accuracy", "ood_linear_accuracy")
 RAW_PIXELS = "raw_pixels"
@@ -121,7 +121,7 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, **exact)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, EOFError) as error:
-        raise ConfigError(f"{path}: damaged ({error}); delete its folder and run again") from None
+        raise damaged(path, f"damaged ({error})") from None
 
 
 def _with_whole_numbers(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -136,6 +136,27 @@ def _with_whole_numbers(predictions: pd.DataFrame) -> pd.DataFrame:
 def partial_folder(folder: Path) -> Path:
     """What a run's folder is called until the run is finished."""
     return folder.with_name(f"{folder.name}.partial")
+
+
+def replaced_folder(folder: Path) -> Path:
+    """What a finished run's folder is called when a new one takes its place, until it is deleted."""
+    return folder.with_name(f"{folder.name}.replaced")
+
+
+def take_place(folder: Path) -> None:
+    """Make a partial folder, which is whole by now, the run's. At any instant a folder is whole or away."""
+    if folder.exists():
+        shutil.rmtree(replaced_folder(folder), ignore_errors=True)
+        folder.rename(replaced_folder(folder))
+    partial_folder(folder).rename(folder)
+    tidy(folder)
+
+
+def tidy(folder: Path) -> None:
+    """Remove from a finished run what was needed to make it, and what a killed process left there."""
+    for unneeded in (folder / "checkpoint.pt", *folder.glob(".*")):
+        unneeded.unlink(missing_ok=True)
+    shutil.rmtree(replaced_folder(folder), ignore_errors=True)
 
 
 def state_of(folder: Path) -> RunState:
@@ -155,11 +176,18 @@ def run_lock(folder: Path) -> Iterator[None]:
         RunBusy: one is at work on it already.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
     try:
-        with FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0):
-            yield
+        lock.acquire()
     except Timeout:
         raise RunBusy(f"{folder}: another process is at work on this run; wait for it to end") from None
+    except OSError as error:
+        problem = f"this file system has no locks ({error.strerror})"
+        raise ConfigError(f"{folder}: {problem}; put results on another one with --results") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def mark_for_rerun(folder: Path) -> None:
@@ -210,18 +238,19 @@ def differences(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -
 
 
 def load_run(folder: Path) -> Run:
-    """Read a finished run.
+    """Read a finished run, but for its weights.
 
     Raises:
-        FileNotFoundError: the folder holds no finished run.
+        ConfigError: a file is missing, or not what the run wrote; names it.
     """
+    check_sums(folder, leave_out=".safetensors")
 
     def table(name: str) -> pd.DataFrame | None:
         path = folder / f"{name}.csv"
         return read_table(path) if path.exists() else None
 
     config = RunConfig(**read_json(folder / "config.json"))
-    return Run(
+    run = Run(
         config.run,
         config.seed,
         config,
@@ -232,6 +261,9 @@ def load_run(folder: Path) -> Run:
         initial_predictions=_with_whole_numbers(read_table(folder / "predictions_initial.csv")),
         **{name: table(name) for name in TABLES},
     )
+    if any(run.summary[name] != accuracy for name, accuracy in accuracies(run.predictions).items()):
+        raise damaged(folder / "summary.json", "its accuracies are not those of the predictions")
+    return run
 
 
 # ----------------------------------------------------------------------------------- all runs of a profile
@@ -286,6 +318,8 @@ def publish(results: Results, folder: Path) -> None:
     for name in TABLES:
         if len(table := results.table(name)):
             write_table(table, folder / f"{name}.csv")
+    tables = (f"{name}.csv" for name in ("metrics", *TABLES))
+    write_sums(folder, ["runs.json", "predictions.csv.xz", *tables])
 
 
 def load_published(profile: Profile, names: Iterable[str] | None = None) -> Results:
@@ -293,6 +327,7 @@ def load_published(profile: Profile, names: Iterable[str] | None = None) -> Resu
     folder = paths.published_root() / profile.profile
     if not (folder / "runs.json").exists():
         return Results({}, None, published=True)
+    check_sums(folder)
 
     def parts(name: str) -> dict[tuple[Any, ...], pd.DataFrame]:
         path = folder / name

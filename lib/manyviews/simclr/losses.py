@@ -81,6 +81,9 @@ def _similarity(z: Tensor, n_views: int, temperature: float) -> Tensor:
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature}")
     # bfloat16 similarities would be rounded to 1/128 near 1: too coarse for a softmax at low temperature.
-    z = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)
+    z = z.to(torch.promote_types(z.dtype, torch.float32))
+    # First by a power of two, which alters no bit of the cosines: squares of large values would overflow.
+    exponent = torch.frexp(z.detach().abs().amax(dim=1, keepdim=True)).exponent  # (VN, 1)
+    z = F.normalize(torch.ldexp(z, -exponent), dim=1)
     similarity = z @ z.T / temperature
     return similarity.fill_diagonal_(-torch.inf)  # a view is neither its own positive nor a negative

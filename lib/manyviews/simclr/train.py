@@ -3,6 +3,7 @@
 import math
 import os
 import time
+import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ STEPS_BETWEEN_CHECKS = 10  # reading the loss makes a GPU wait, so it is not rea
 
 
 class TrainingFailed(RuntimeError):
-    """The loss is no longer a number."""
+    """The training cannot go on: its loss is no longer a number, or its checkpoint is damaged."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ class Trainer:
         name: of the progress bar.
     Raises:
         ValueError: batch size and number of images leave a batch of one image, or exceed each other.
-        RuntimeError: the checkpoint is damaged.
+        TrainingFailed: the checkpoint is damaged.
     """
 
     def __init__(
@@ -326,12 +327,14 @@ class Trainer:
 
     def _load_checkpoint(self) -> None:
         try:
+            with zipfile.ZipFile(self.checkpoint) as parts:
+                if parts.testzip() is not None:  # torch.load compares no checksums
+                    raise ValueError("another checksum than when it was written")
             state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.progress = Progress(**state["progress"])
         except Exception as error:  # torch.load raises many kinds
-            raise RuntimeError(
-                f"{self.checkpoint}: damaged ({type(error).__name__}). Delete {self.checkpoint.parent} to "
-                "start the run anew"
+            raise TrainingFailed(
+                f"{self.checkpoint}: damaged ({error}). Delete {self.checkpoint.parent} to start the run anew"
             ) from error
