@@ -235,7 +235,7 @@ def verdicts(judged: Sequence[Verdict]) -> pd.DataFrame:
     """The outcome on each claim, whether the original's observation appears here, and what decides."""
     columns = {
         "The original's claim": [verdict.claim.claimed for verdict in judged],
-        "In its comparison": [verdict.as_reported.outcome for verdict in judged],
+        "In its own": [verdict.as_reported.outcome for verdict in judged],
         "In a fair one": [_marked(verdict) for verdict in judged],
         "What decides, in points": [deciding(verdict) for verdict in judged],
     }

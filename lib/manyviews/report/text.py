@@ -11,12 +11,11 @@ import pandas as pd
 from IPython.display import Markdown
 
 from manyviews.config.runs import deduplicate, run_specs
-from manyviews.config.schema import Profile, TrainingConfig
+from manyviews.config.schema import Profile
 from manyviews.probes.protocol import accuracies
 from manyviews.report.tables import MAIN, MEASURE_TITLES, difference_text, percent, title
 from manyviews.runs.store import Results, Run, Runs
 from manyviews.stats.compare import (
-    ORIGINAL_IMAGES,
     compare,
     difference,
     final_accuracy,
@@ -123,7 +122,6 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
     return render(
         "answers",
         data=_about(runs),
-        original=ORIGINAL_IMAGES | {"epochs": TrainingConfig().epochs},
         yours=_row(compare(own.runs, "original", [MAIN], margin, specs, "resnet34"), "views8")
         if beside
         else None,

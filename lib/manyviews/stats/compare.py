@@ -30,7 +30,6 @@ REPORTED = {
     "baseline": dict(zip(CURVES, (0.18, 0.20, 0.12, 0.19), strict=True)),
     "views8": dict(zip(CURVES, (0.30, 0.32, 0.19, 0.24), strict=True)),
 }
-ORIGINAL_IMAGES = {"classes": 200, "pixels": 64}
 SAME_RUN = "the same run"  # under several names, see config.runs.deduplicate
 ALIKE = {"precision": "computed in", "device_type": "made on"}  # of the environments of runs compared
 # Of the factorial comparison, by what an effect is called: a field of the runs, its low and its high level.
