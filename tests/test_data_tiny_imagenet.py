@@ -77,7 +77,8 @@ def cache(tmp_path, monkeypatch):
 
 
 def build(path, **limits):
-    return tiny_imagenet.build(DataConfig(name="tiny-imagenet", path=str(path), **limits))
+    pieces, *names = tiny_imagenet.build(DataConfig(name="tiny-imagenet", path=str(path), **limits))
+    return dict(pieces), *names
 
 
 def shades(images):
@@ -133,7 +134,10 @@ def test_fewer_classes_are_evenly_spaced():
         ({"wnids.txt": "n01\nn02\nn03\nn04\n"}, "2 classes for a half .* needs 3; ask for less"),
         ({"train/n03/images/n03_4.JPEG": None}, "11 images of a class, fewer than 12; ask for less"),
         ({f"train/n05/images/n05_{i}.JPEG": None for i in range(N_TRAIN)}, "train has 0 images of a class"),
-        ({"train/n03/images/n03_x.JPEG": b""}, "invalid literal"),
+        ({"train/n03/images/n03_x.JPEG": b""}, r"n03_x\.JPEG has no number"),
+        ({"train/n03/images/plain.JPEG": b""}, r"plain\.JPEG has no number"),
+        ({"wnids.txt": "n01\nn01\nn03\nn04\nn05\nn08\n"}, "names a class twice"),
+        ({"train/n03/images/n03_4.JPEG": gray(9, 20_000, 20_000)}, r"n03_4\.JPEG is damaged"),
         ({"train/n03/images/n03_4.JPEG": b"not a picture"}, r"n03_4\.JPEG is damaged"),
         ({"train/n03/images/n03_4.JPEG": gray(9)[:400]}, r"n03_4\.JPEG is damaged"),
         ({"train/n03/images/n03_4.JPEG": gray(9, 32, 32, 3)}, r"n03_4\.JPEG has shape \(32, 32, 3\)"),
