@@ -12,6 +12,7 @@ A dataset that can be built is a module of this room (tiny-imagenet: tiny_imagen
     build(config)  draws or reads the images; returns them as Built
 """
 
+import csv
 import hashlib
 import importlib
 import json
@@ -105,6 +106,7 @@ class Built(NamedTuple):
     pieces: Iterable[tuple[str, Split]]  # name of a split, and the next images of it
     class_names: Sequence[str]
     ood_class_names: Sequence[str]
+    manifest: Sequence[dict[str, Any]] = ()  # a row for each file, complete after the last piece
 
 
 def load_dataset(config: DataConfig) -> Dataset:
@@ -341,6 +343,11 @@ def _write(config: DataConfig, folder: Path) -> None:
     folder.mkdir()
     built: Built = builder.build(config)
     write_pieces(built.pieces, folder)
+    if built.manifest:
+        with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, built.manifest[0])
+            table.writeheader()
+            table.writerows(built.manifest)
     about = {
         "name": config.name,
         "synthetic": builder.SYNTHETIC,
