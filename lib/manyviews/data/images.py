@@ -4,8 +4,8 @@
     PATH/train/CLASS/..., PATH/val/CLASS/...   torchvision's ImageFolder; ImageNet, sorted by class
     PATH/ood/CLASS/...                         beside either: the unseen classes; else some are set aside
 
-Of classes that are set aside the pictures in val/ are used where there is one, as with Tiny-ImageNet.
-What is drawn is drawn by data.seed. A file that cannot be used is left out and counted; manifest.csv names each.
+Of classes that are set aside the pictures in val/ are used where there is one, as with Tiny-ImageNet. What is
+drawn is drawn by data.seed. A file that cannot be used is left out and counted; manifest.csv names each.
 """
 
 import hashlib
@@ -66,7 +66,7 @@ def build(config: DataConfig) -> Built:
 
 
 def list_classes(folder: Path) -> dict[str, list[Path]]:
-    """Files by class, but for hidden ones; links that lead back up, or are within a class, are not followed."""
+    """Files by class, but for hidden ones; links that lead back up, or lie in a class, are not followed."""
     above, classes = (folder.resolve(), *folder.resolve().parents), {}
     for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
         if inner.name.startswith(".") or inner.name in NO_CLASSES or inner.resolve() in above:
@@ -139,8 +139,8 @@ def _pieces(
                     bar.update(len(chunk))
                 demand(
                     len(images) >= (n or 1),
-                    f"{root}: class '{name}' has {len(images)} pictures for {split}, not {n or 'one or more'}; add "
-                    f"some, ask for fewer or remove the class (left out: {dict(reasons)})",
+                    f"{root}: class '{name}' has {len(images)} pictures for {split}, not {n or 'one'}; "
+                    f"add some, ask for fewer or remove the class (left out: {dict(reasons)})",
                 )
                 yield split, Split(np.stack(images), np.full(len(images), label))
     if reasons:
