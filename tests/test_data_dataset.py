@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -46,7 +47,7 @@ def change(folder, split, **changes):
 
 
 def limits(**values):
-    return DataConfig(path="unused", **{"image_size": 12, **values})
+    return DataConfig(**{"path": "unused", "image_size": 12, **values})
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
@@ -73,7 +74,7 @@ def test_printing_a_dataset_counts_what_is_in_it(folder):
     ]
 
 
-PIXELS = np.zeros((12, 12, 12, 3), np.uint8)
+PIXELS = random_images(12)
 LABELS = np.repeat([0, 1, 2], 4)
 
 
@@ -92,9 +93,13 @@ LABELS = np.repeat([0, 1, 2], 4)
         ("train", {"labels": LABELS + 1}, "labels", "skips class 0"),
         ("train", {"labels": LABELS * 2}, "labels", "skips class 1"),
         ("train", {"images": PIXELS[:0], "labels": LABELS[:0]}, "images", "put images in it"),
-        ("train", {"images": np.array([None, "code"], dtype=object)}, "allow_pickle", "make it again"),
+        ("train", {"images": np.array([None, "code"], dtype=object)}, "images", "make it again"),
+        ("val", {"labels": np.array([None] * 6, dtype=object)}, "labels", "make it again"),
+        ("train", {"images": PIXELS // 200}, "images", "save 0 to 255"),
+        ("ood", {"images": random_images(20) * 0}, "images", "black"),
+        ("ood", {"labels": np.zeros(20, int)}, "labels", "two or more"),
         ("val", {"labels": np.tile([0, 1], 3)}, "labels", "the same classes"),
-        ("ood", {"images": np.zeros((20, 8, 8, 3), np.uint8)}, "images", "one size"),
+        ("ood", {"images": random_images(20, side=8)}, "images", "one size"),
     ],
 )
 def test_a_file_of_another_format_is_refused(folder, split, changes, key, fix):
@@ -129,10 +134,76 @@ def test_a_description_names_the_dataset_and_its_classes_and_is_refused_where_it
     dataset = load_folder(folder, limits(ood_classes=2))
     assert (dataset.name, dataset.synthetic) == ("shapes", True)
     assert (dataset.class_names, dataset.ood_class_names) == (("a", "b", "c"), ("w", "x"))
-    for text in ("{", "[]", '{"class_names": ["one"]}', '{"class_names": 3}'):
+    wrong = (
+        "{",
+        "[]",
+        '{"class_names": ["one"]}',
+        '{"class_names": 3}',
+        '{"synthetic": "false"}',
+        '{"name": null}',
+    )
+    for text in wrong:
         (folder / "dataset.json").write_text(text)
         with pytest.raises(DataError, match=r"dataset\.json: .*remove it"):
             load_folder(folder)
+
+
+def with_member(path, name, contents):
+    """Replace a member of an .npz; what is written is no array."""
+    with zipfile.ZipFile(path) as archive:
+        members = {member: archive.read(member) for member in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, old in members.items():
+            archive.writestr(member, contents if member == name else old)
+
+
+def test_a_member_that_is_no_array_or_asks_for_more_than_memory_is_named(folder):
+    huge = io.BytesIO()
+    about = {"descr": "|u1", "fortran_order": False, "shape": (10**9, 64, 64, 3)}
+    np.lib.format.write_array_header_1_0(huge, about)
+    for contents in (b"no array", huge.getvalue()):
+        with_member(folder / "val.npz", "images.npy", contents)
+        with pytest.raises(DataError, match=r"val\.npz: 'images'"):
+            load_folder(folder)
+
+
+def test_an_encrypted_member_is_named(folder):
+    contents = bytearray((folder / "val.npz").read_bytes())
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        contents[contents.index(header) + flags] |= 1
+    (folder / "val.npz").write_bytes(contents)
+    with pytest.raises(DataError, match=r"val\.npz: 'images' .*encrypted"):
+        load_folder(folder)
+
+
+def test_equal_images_that_are_fitted_on_and_scored_are_counted(folder, capsys):
+    train, val = load_folder(folder).train.images, random_images(6, seed=1)
+    val[:2] = train[5]
+    ood = random_images(20, seed=2)
+    ood[7] = ood[3]
+    change(folder, "val", images=val)
+    change(folder, "ood", images=ood)
+    load_dataset(limits(path=str(folder)))
+    said = capsys.readouterr().err
+    assert "2 validation images are equal to training images" in said
+    assert "1 images of unseen classes are equal" in said
+
+
+def test_a_built_dataset_that_lacks_a_file_says_how_to_build_it_again(cache):
+    load_dataset(SMALL)
+    for name in ("train_labels", "val_images"):
+        (room.cache_folder(SMALL) / f"{name}.npy").unlink()
+        with pytest.raises(DataError, match=r"remove its folder, and it is built again"):
+            load_dataset(SMALL)
+
+
+def test_built_images_are_mapped_and_are_those_of_the_builder(cache):
+    dataset = load_dataset(SMALL)
+    for name, split in fractals.build(SMALL).pieces:
+        mapped = getattr(dataset, name)
+        assert isinstance(mapped.images, np.memmap)
+        np.testing.assert_array_equal(mapped.images, split.images)
+        np.testing.assert_array_equal(mapped.labels, split.labels)
 
 
 def test_limits_take_the_first_classes_and_the_first_images_of_each(folder):
@@ -216,7 +287,8 @@ def test_fractals_are_built_once(cache):
     before = {path.name: path.stat().st_mtime_ns for path in built.iterdir()}
     assert load_dataset(SMALL).checksum == dataset.checksum
     assert {path.name: path.stat().st_mtime_ns for path in built.iterdir()} == before
-    assert sorted(before) == ["dataset.json", "ood.npz", "train.npz", "val.npz"]
+    files = [f"{name}_{array}.npy" for name in ("ood", "train", "val") for array in ("images", "labels")]
+    assert sorted(before) == ["dataset.json", *files]
     assert (dataset.name, dataset.synthetic) == ("fractals", True)
     assert [len(getattr(dataset, name).labels) for name in room.SPLITS] == [8, 6, 15]
     assert (dataset.class_names[1], dataset.ood_class_names[2]) == ("fractal 1", "unseen fractal 2")
@@ -238,7 +310,7 @@ def test_what_determines_the_images_and_nothing_else_determines_the_folder(cache
 
 def test_a_broken_or_killed_build_leaves_nothing_to_load(cache, monkeypatch):
     with monkeypatch.context() as broken:
-        broken.setattr(np, "savez", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("disk full")))
+        broken.setattr(room, "write_pieces", lambda *args: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
             load_dataset(SMALL)
     assert [path for path in cache.iterdir() if path.is_dir()] == []

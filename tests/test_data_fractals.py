@@ -17,7 +17,8 @@ SIZES = {"classes": 3, "train_per_class": 5, "val_per_class": 4, "ood_classes": 
 
 def make(**changes):
     """{"train": Split, "val": Split, "ood": Split}"""
-    return fractals.build(DataConfig(name="fractals", **{**SIZES, "image_size": 16, "seed": 7, **changes}))[0]
+    config = DataConfig(name="fractals", **{**SIZES, "image_size": 16, "seed": 7, **changes})
+    return dict(fractals.build(config).pieces)
 
 
 @pytest.fixture(scope="module")

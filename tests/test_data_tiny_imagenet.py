@@ -77,7 +77,8 @@ def cache(tmp_path, monkeypatch):
 
 
 def build(path, **limits):
-    return tiny_imagenet.build(DataConfig(name="tiny-imagenet", path=str(path), **limits))
+    pieces, *names = tiny_imagenet.build(DataConfig(name="tiny-imagenet", path=str(path), **limits))
+    return dict(pieces), *names
 
 
 def shades(images):
@@ -87,7 +88,7 @@ def shades(images):
 
 
 def test_every_second_sorted_class_is_trained_on_and_the_others_are_unseen(small_zip):
-    splits, names, ood_names = build(small_zip)
+    splits, names, ood_names, _ = build(small_zip)
     train, val, ood = (splits[name] for name in ("train", "val", "ood"))
     assert train.labels.tolist() == [0] * N_TRAIN + [1] * N_TRAIN + [2] * N_TRAIN
     assert val.labels.tolist() == ood.labels.tolist() == [0] * N_VAL + [1] * N_VAL + [2] * N_VAL
@@ -101,7 +102,7 @@ def test_every_second_sorted_class_is_trained_on_and_the_others_are_unseen(small
 def test_the_first_images_by_number_are_taken(small_zip):
     """In the zip, as in a listing by name, _10 and _11 stand before _2."""
     sizes = {"train_per_class": 3, "val_per_class": 2, "ood_per_class": 1}
-    splits, _, _ = build(small_zip, classes=2, ood_classes=1, **sizes, image_size=16)
+    splits, *_ = build(small_zip, classes=2, ood_classes=1, **sizes, image_size=16)
     assert shades(splits["train"].images) == [10, 11, 12, 30, 31, 32]
     assert shades(splits["val"].images) == [130, 131, 150, 151]
     assert shades(splits["ood"].images) == [140]
@@ -133,7 +134,10 @@ def test_fewer_classes_are_evenly_spaced():
         ({"wnids.txt": "n01\nn02\nn03\nn04\n"}, "2 classes for a half .* needs 3; ask for less"),
         ({"train/n03/images/n03_4.JPEG": None}, "11 images of a class, fewer than 12; ask for less"),
         ({f"train/n05/images/n05_{i}.JPEG": None for i in range(N_TRAIN)}, "train has 0 images of a class"),
-        ({"train/n03/images/n03_x.JPEG": b""}, "invalid literal"),
+        ({"train/n03/images/n03_x.JPEG": b""}, r"n03_x\.JPEG has no number"),
+        ({"train/n03/images/plain.JPEG": b""}, r"plain\.JPEG has no number"),
+        ({"wnids.txt": "n01\nn01\nn03\nn04\nn05\nn08\n"}, "names a class twice"),
+        ({"train/n03/images/n03_4.JPEG": gray(9, 20_000, 20_000)}, r"n03_4\.JPEG is damaged"),
         ({"train/n03/images/n03_4.JPEG": b"not a picture"}, r"n03_4\.JPEG is damaged"),
         ({"train/n03/images/n03_4.JPEG": gray(9)[:400]}, r"n03_4\.JPEG is damaged"),
         ({"train/n03/images/n03_4.JPEG": gray(9, 32, 32, 3)}, r"n03_4\.JPEG has shape \(32, 32, 3\)"),

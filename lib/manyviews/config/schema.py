@@ -48,20 +48,25 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which images. A dataset is a folder with train.npz, val.npz and ood.npz."""
 
-    name: Literal["fractals", "tiny-imagenet", "folder"] = "folder"
-    path: str | None = None  # folder: where the .npz files are; tiny-imagenet: the zip file
+    name: Literal["fractals", "tiny-imagenet", "images", "folder"] = "folder"
+    path: str | None = None  # folder: where the .npz files are; images: its classes; tiny-imagenet: the zip
     classes: PositiveInt | None = None  # None: all there are
     ood_classes: PositiveInt | None = None
     train_per_class: PositiveInt | None = None
     val_per_class: PositiveInt | None = None
     ood_per_class: PositiveInt | None = None
     image_size: Pixels = 64  # pixels, height and width
-    seed: Annotated[Whole, Field(ge=0)] = 0  # of the fractals
+    seed: Annotated[Whole, Field(ge=0)] = 0  # of the fractals, and of all that is drawn from images
+    unseen: tuple[str, ...] | None = None  # images: classes to set aside; None: drawn
+    unseen_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5  # images: of the classes, without ood_classes
+    # images: of a class, without val/ and val_per_class
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    fit: Literal["crop", "squeeze"] = "crop"  # images: the central square, or all of it
 
     @model_validator(mode="after")
     def _complete(self) -> "DataConfig":
-        if self.name == "folder" and self.path is None:
-            raise ValueError("a dataset of name 'folder' needs data.path, the folder of its .npz files")
+        if self.name in ("folder", "images") and self.path is None:
+            raise ValueError(f"a dataset of name '{self.name}' needs data.path, its folder")
         sizes = ("classes", "ood_classes", "train_per_class", "val_per_class", "ood_per_class")
         missing = [size for size in sizes if getattr(self, size) is None]
         if self.name == "fractals" and missing:

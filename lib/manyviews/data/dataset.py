@@ -2,24 +2,29 @@
 
 images: (N, H, W, 3) uint8, red first, H = W; labels: (N,) integers 0 .. C - 1. train and val share their
 classes; the classes of ood are others, numbered from 0 again. A dataset.json beside them may name it and its
-classes.
+classes. In place of train.npz there may be train_images.npy and train_labels.npy, as in what is built here:
+these are mapped into memory, not read, so that a dataset may be larger than memory.
 
 A dataset that can be built is a module of this room (tiny-imagenet: tiny_imagenet.py) that has
     RECIPE         counts changes of the images that a configuration gives
     DETERMINED_BY  the fields of DataConfig that determine the images
     SYNTHETIC      whether the images are made by a program
-    build(config)  draws or reads the splits; returns them and the names of the classes and the unseen classes
+    build(config)  draws or reads the images; returns them as Built
 """
 
+import csv
 import hashlib
 import importlib
 import json
 import shutil
+import sys
 import zlib
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -27,19 +32,23 @@ from filelock import FileLock
 
 from manyviews.config.files import write_json
 from manyviews.config.paths import ROOT, data_root
-from manyviews.config.schema import DataConfig
+from manyviews.config.schema import ConfigError, DataConfig
 
 if TYPE_CHECKING:
     import torch
 
 SPLITS = ("train", "val", "ood")
 LIMITS = ("classes", "ood_classes", "train_per_class", "val_per_class", "ood_per_class")  # in DataConfig
-# What numpy, zipfile, json and Pillow raise on damaged or other files.
+# What numpy, zipfile and json raise on damaged or other files; RuntimeError: encrypted, or an unknown
+# compression; MemoryError: a damaged header that asks for more than there is.
 DAMAGE = (OSError, EOFError, zlib.error, BadZipFile, ValueError, TypeError, LookupError, AttributeError)
+DAMAGE += (RuntimeError, MemoryError)
 BATCH = 256  # images resized at once; changes memory, not results
+AGAIN = " (if it lies in the cache, remove its folder, and it is built again)"
+REPAIR = f"make it again{AGAIN}"
 
 
-class DataError(ValueError):
+class DataError(ConfigError):
     """Data that cannot be used; the message names the file, what is wrong with it and the fix."""
 
 
@@ -56,10 +65,10 @@ class Split:
         return int(self.labels.max()) + 1
 
     def as_tensor(self) -> "torch.Tensor":
-        """Images as a tensor (N, 3, H, W) uint8."""
+        """Images as a tensor (N, 3, H, W) uint8 that shares their memory, or their file."""
         import torch  # only here, so that this module is quick to import
 
-        return torch.from_numpy(self.images).permute(0, 3, 1, 2).contiguous()
+        return torch.from_numpy(self.images).permute(0, 3, 1, 2)
 
     def first_of_each_class(self, classes: int, images: int) -> np.ndarray:
         """The first images of the first classes, or as many as there are: (classes, images, H, W, 3)."""
@@ -91,18 +100,49 @@ class Dataset:
         return "\n".join([*lines, f"sha256 {self.checksum}"])
 
 
+class Built(NamedTuple):
+    """What a builder gives; no piece need be made before the one before it is stored."""
+
+    pieces: Iterable[tuple[str, Split]]  # name of a split, and the next images of it
+    class_names: Sequence[str]
+    ood_class_names: Sequence[str]
+    manifest: Sequence[dict[str, Any]] = ()  # a row for each file, complete after the last piece
+
+
 def load_dataset(config: DataConfig) -> Dataset:
-    """Load the configured dataset; fractals and Tiny-ImageNet are first built into the cache if need be.
+    """Load the configured dataset; all but a folder of arrays are first built into the cache if need be.
+
+    Says on stderr what makes accuracies too good: exact duplicates between what probes fit on and score.
 
     Raises:
         DataError: the data are missing, damaged, or smaller than the configuration asks for.
     """
     if config.name == "folder":
-        return load_folder(ROOT / config.path, config)
-    folder = cache_folder(config)
-    if not folder.exists():
-        build(config, folder)
-    return load_folder(folder)
+        dataset = load_folder(ROOT / config.path, config)
+    else:
+        folder = cache_folder(config)
+        if not folder.exists():
+            build(config, folder)
+        dataset = load_folder(folder)
+    for what, n in duplicates(dataset).items():
+        if n:
+            warn(f"{dataset.name}: {n} {what}, to the pixel; accuracies may be too good")
+    return dataset
+
+
+def warn(problem: str) -> None:
+    """A line on stderr for what is no error; in a notebook it is shown, and not compared."""
+    print(f"Warning: {problem}", file=sys.stderr, flush=True)
+
+
+def duplicates(dataset: Dataset) -> dict[str, int]:
+    """Counts of images that are scored and equal, to the pixel, to one that the probes may be fitted on."""
+    hashes = {name: [hash(i.tobytes()) for i in getattr(dataset, name).images] for name in SPLITS}
+    train, ood = set(hashes["train"]), hashes["ood"]
+    return {
+        "validation images are equal to training images": sum(h in train for h in hashes["val"]),
+        "images of unseen classes are equal to others of them": len(ood) - len(set(ood)),
+    }
 
 
 def load_folder(folder: Path | str, limits: DataConfig | None = None) -> Dataset:
@@ -118,9 +158,11 @@ def load_folder(folder: Path | str, limits: DataConfig | None = None) -> Dataset
     """
     folder, splits = Path(folder), {}
     for name in SPLITS:
-        path = folder / f"{name}.npz"
+        mapped = folder / f"{name}_images.npy"
+        path = mapped if mapped.exists() else folder / f"{name}.npz"
         try:
-            split = take_first(read_npz(path), name, limits) if limits else read_npz(path)
+            split = read_npy(path) if path == mapped else read_npz(path)
+            split = take_first(split, name, limits) if limits else split
             check_fit(splits.get("train", split), split, same_classes=name == "val")
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
@@ -137,21 +179,34 @@ def demand(condition: bool, problem: str) -> None:
 
 def read_npz(path: Path) -> Split:
     """The images and labels of one file; pickled contents are refused."""
-    demand(path.is_file(), "no such file; a dataset is a folder with train.npz, val.npz and ood.npz")
+    demand(path.is_file(), f"no such file; a dataset is a folder with train.npz, val.npz and ood.npz{AGAIN}")
+    arrays, key = {}, "images"
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in ("images", "labels") if key in file}
+            for key in ("images", "labels"):
+                demand(key in file, f"has no '{key}'; save an array of that name")
+                arrays[key] = file[key]
+                demand(isinstance(arrays[key], np.ndarray), f"'{key}' is no array")
+    except DataError:
+        raise
     except DAMAGE as error:
-        fix = "make it again, or remove its folder if it lies in the cache"
-        raise DataError(f"cannot be read as an .npz of plain arrays ({error}); {fix}") from error
-    for key in ("images", "labels"):
-        demand(key in arrays, f"has no '{key}'; save an array of that name")
-    check_arrays(**arrays)
-    return Split(arrays["images"], arrays["labels"].astype(np.int64))
+        raise DataError(f"'{key}' cannot be read as a plain array of an .npz ({error}); {REPAIR}") from error
+    return checked(arrays["images"], arrays["labels"])
 
 
-def check_arrays(images: np.ndarray, labels: np.ndarray) -> None:
-    """DataError unless the arrays have the format of a split."""
+def read_npy(path: Path) -> Split:
+    """Images mapped from `<split>_images.npy`, labels from the file beside it."""
+    beside = path.with_name(path.name.replace("images", "labels"))
+    try:
+        return checked(np.load(path, mmap_mode="c", allow_pickle=False), np.load(beside, allow_pickle=False))
+    except DataError:
+        raise
+    except DAMAGE as error:
+        raise DataError(f"cannot be read, with {beside.name}, as plain arrays ({error}); {REPAIR}") from error
+
+
+def checked(images: np.ndarray, labels: np.ndarray) -> Split:
+    """The arrays as a split; DataError unless they have its format."""
     shape, n = images.shape, images.shape[0] if images.ndim else 0
     square = images.ndim == 4 and shape[1] == shape[2] and shape[3] == 3
     demand(images.dtype == np.uint8, f"'images' is {images.dtype}; save it as uint8, 0 to 255")
@@ -164,12 +219,16 @@ def check_arrays(images: np.ndarray, labels: np.ndarray) -> None:
     present = np.unique(labels)
     gap = next((label for label, there in enumerate(present) if label != there), None)
     demand(gap is None, f"'labels' skips class {gap} of 0 to {present[-1]}; number them without gaps")
+    brightest = max(int(images[start : start + BATCH].max()) for start in range(0, n, BATCH))
+    demand(brightest > 1, f"'images' goes up to {brightest}, so all are black; save 0 to 255, not 0 to 1")
+    return Split(images, labels.astype(np.int64))
 
 
 def check_fit(train: Split, split: Split, same_classes: bool) -> None:
     """DataError unless a split fits train.npz."""
     side, train_side = split.images.shape[1], train.images.shape[1]
     n, train_n = split.n_classes, train.n_classes
+    demand(n > 1, "'labels' has one class; the probes tell two or more apart")
     demand(side == train_side, f"'images' is {side} pixels a side, train.npz {train_side}; save one size")
     fits = n == train_n or not same_classes
     demand(fits, f"'labels' has {n} classes, train.npz {train_n}; save the same classes in both")
@@ -195,23 +254,27 @@ def take_first(split: Split, name: str, limits: DataConfig) -> Split:
 def area_downsample(images: np.ndarray, size: int) -> np.ndarray:
     """Average each new pixel over the area that it covers, in any ratio of sizes; rounded half up.
 
-    images: (N, H, H, 3) uint8, to (N, size, size, 3) uint8, size at most H pixels. By hand because Pillow's
-    box filter rounds twice, once for rows and once for columns.
+    images: (N, H, W, 3) uint8, to (N, size, size, 3) uint8, size at most H and W pixels. By hand because
+    Pillow's box filter rounds twice, once for rows and once for columns.
     """
-    old = images.shape[1]
-    if size == old:
+    if images.shape[1:3] == (size, size):
         return images
-    edges = np.arange(size + 1) * (old / size)
-    pixel = np.arange(old)
-    overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)  # (size, H)
-    weight = (np.clip(overlap, 0, None) * (size / old)).astype(np.float32)
+    of_rows, of_columns = (_overlap(old, size) for old in images.shape[1:3])
     out = np.empty((len(images), size, size, 3), dtype=np.uint8)
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH].astype(np.float32)
-        rows = np.tensordot(weight, batch, axes=(1, 1))  # (size, B, H, 3)
-        both = np.tensordot(weight, rows, axes=(1, 2))  # (size of columns, size of rows, B, 3)
+        rows = np.tensordot(of_rows, batch, axes=(1, 1))  # (size, B, W, 3)
+        both = np.tensordot(of_columns, rows, axes=(1, 2))  # (size of columns, size of rows, B, 3)
         out[start : start + BATCH] = np.floor(both.transpose(2, 1, 0, 3) + 0.5)
     return out
+
+
+def _overlap(old: int, new: int) -> np.ndarray:
+    """The part of each new pixel that each old one fills: (new, old) float32, rows sum to 1."""
+    edges = np.arange(new + 1) * (old / new)
+    pixel = np.arange(old)
+    overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
+    return (np.clip(overlap, 0, None) * (new / old)).astype(np.float32)
 
 
 def checksum(splits: dict[str, Split]) -> str:
@@ -228,8 +291,12 @@ def read_about(path: Path, n_classes: int, n_ood_classes: int) -> dict[str, Any]
     """What dataset.json says of the name and the classes; numbered classes where there is no such file."""
     try:
         about = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        name, synthetic = about.get("name", path.parent.resolve().name), about.get("synthetic", False)
-        known = {"name": name, "synthetic": synthetic}
+        known: dict[str, Any] = {
+            "name": about.get("name", path.parent.resolve().name),
+            "synthetic": about.get("synthetic", False),
+        }
+        demand(isinstance(known["name"], str), "'name' is no text")
+        demand(isinstance(known["synthetic"], bool), "'synthetic' is neither true nor false")
         for key, n in (("class_names", n_classes), ("ood_class_names", n_ood_classes)):
             names = about.get(key, [f"class {i}" for i in range(n)])
             known[key] = tuple(str(names[i]) for i in range(n))
@@ -273,15 +340,42 @@ def _parameters(config: DataConfig) -> dict[str, int | None]:
 
 def _write(config: DataConfig, folder: Path) -> None:
     builder = _builder(config)
-    splits, class_names, ood_class_names = builder.build(config)
     folder.mkdir()
-    for name, split in splits.items():
-        np.savez(folder / f"{name}.npz", images=split.images, labels=split.labels)
+    built: Built = builder.build(config)
+    write_pieces(built.pieces, folder)
+    if built.manifest:
+        with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, built.manifest[0])
+            table.writeheader()
+            table.writerows(built.manifest)
     about = {
         "name": config.name,
         "synthetic": builder.SYNTHETIC,
         "parameters": _parameters(config),
-        "class_names": class_names,
-        "ood_class_names": ood_class_names,
+        "class_names": list(built.class_names),
+        "ood_class_names": list(built.ood_class_names),
     }
     write_json(folder / "dataset.json", about)
+
+
+def write_pieces(pieces: Iterable[tuple[str, Split]], folder: Path) -> None:
+    """Append the images of each split to its file as they come; how many there are is known at the end."""
+    labels: dict[str, list[np.ndarray]] = {name: [] for name in SPLITS}
+    with ExitStack() as stack:
+        files = {name: stack.enter_context((folder / f"{name}_images.npy").open("wb")) for name in SPLITS}
+        for name, piece in pieces:
+            if not labels[name]:
+                _write_header(files[name], 0, piece)
+            files[name].write(np.ascontiguousarray(piece.images).data)
+            labels[name].append(piece.labels)
+        for name, of_pieces in labels.items():
+            of_split = np.concatenate(of_pieces)
+            files[name].seek(0)
+            _write_header(files[name], len(of_split), piece)
+            np.save(folder / f"{name}_labels.npy", of_split)
+
+
+def _write_header(file: Any, n: int, piece: Split) -> None:
+    """The header of an .npy; numpy leaves room in it for any number of images."""
+    about = {"descr": "|u1", "fortran_order": False, "shape": (n, *piece.images.shape[1:])}
+    np.lib.format.write_array_header_1_0(file, about)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from manyviews.config.schema import DataConfig
-from manyviews.data.dataset import LIMITS, Split
+from manyviews.data.dataset import LIMITS, Built, Split
 
 RECIPE = 2  # counts changes of the images that a seed gives
 DETERMINED_BY = (*LIMITS, "image_size", "seed")
@@ -63,8 +63,8 @@ class System(NamedTuple):
     weights: np.ndarray  # (M,) float32, sums to 1: how often each map is applied
 
 
-def build(config: DataConfig) -> tuple[dict[str, Split], list[str], list[str]]:
-    """Draw the three splits, ordered by class; returns them and the names of classes and unseen classes.
+def build(config: DataConfig) -> Built:
+    """Draw the three splits, ordered by class.
 
     The same configuration gives the same images, but for single pixels where another processor rounds
     differently.
@@ -84,7 +84,7 @@ def build(config: DataConfig) -> tuple[dict[str, Split], list[str], list[str]]:
                 images.append(draw_images(system, rngs[start : start + BATCH], config.image_size))
         splits[split] = Split(np.concatenate(images), np.repeat(np.arange(n_classes), per_class))
     class_names = [f"fractal {i}" for i in range(config.classes)]
-    return splits, class_names, [f"unseen fractal {i}" for i in range(config.ood_classes)]
+    return Built(splits.items(), class_names, [f"unseen fractal {i}" for i in range(config.ood_classes)])
 
 
 def stream(seed: int, kind: str, *key: int) -> np.random.Generator:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from manyviews.config.paths import ROOT, data_root
 from manyviews.config.schema import DataConfig
-from manyviews.data.dataset import DAMAGE, LIMITS, DataError, Split, area_downsample, demand
+from manyviews.data.dataset import DAMAGE, LIMITS, Built, DataError, Split, area_downsample, demand
 
 RECIPE = 1  # counts changes of the arrays made from the same zip
 DETERMINED_BY = (*LIMITS, "image_size")
@@ -33,7 +33,7 @@ TOP = "tiny-imagenet-200/"  # the folder in the zip that holds all else
 SIDE = 64  # pixels, of every image in the zip
 
 
-def build(config: DataConfig) -> tuple[dict[str, Split], list[str], list[str]]:
+def build(config: DataConfig) -> Built:
     """Read the three splits from the zip, which find_zip looks for or fetches.
 
     Args:
@@ -41,7 +41,7 @@ def build(config: DataConfig) -> tuple[dict[str, Split], list[str], list[str]]:
             neighbours in that order are near relatives. Images per class: the first so many. None: all.
             image_size: at most 64 pixels; smaller images are area averages.
     Returns:
-        ({"train": ..., "val": ..., "ood": ...}, class names, unseen classes' names); images ordered by class.
+        Images ordered by class.
     Raises:
         DataError: a broken zip, a missing member, or fewer classes, images or pixels than asked for.
     """
@@ -50,8 +50,9 @@ def build(config: DataConfig) -> tuple[dict[str, Split], list[str], list[str]]:
     try:
         with zipfile.ZipFile(path) as archive:
             members, class_names, ood_class_names = select(archive, config)
-            return read_images(archive, members, config.image_size), class_names, ood_class_names
-    except (*DAMAGE, NotImplementedError) as error:  # the latter by zipfile, of an unknown compression
+            splits = read_images(archive, members, config.image_size)
+            return Built(splits.items(), class_names, ood_class_names)
+    except DAMAGE as error:
         raise DataError(f"{path}: {error}; ask for less, or use the official {ZIP_NAME}, {URL}") from error
 
 
@@ -65,6 +66,7 @@ def select(archive: zipfile.ZipFile, config: DataConfig) -> tuple[dict[str, list
         return [line.split("\t") for line in archive.read(f"{TOP}{name}").decode().splitlines()]
 
     ids = sorted(wnid for (wnid,) in lines("wnids.txt"))
+    demand(len(set(ids)) == len(ids), "wnids.txt names a class twice")
     train_ids = evenly_spaced(ids[0::2], config.classes)
     ood_ids = evenly_spaced(ids[1::2], config.ood_classes)
     train, val = defaultdict(list), defaultdict(list)
@@ -94,7 +96,9 @@ def evenly_spaced(items: list[str], n: int | None) -> list[str]:
 
 def _number(member: str) -> int:
     """17 for n01443537_17.JPEG; by name, 10 would stand before 2."""
-    return int(member.rsplit("_", 1)[1].removesuffix(".JPEG"))
+    number = member.rsplit("_", 1)[-1].removesuffix(".JPEG")
+    demand(number.isdecimal(), f"{member} has no number in its name")
+    return int(number)
 
 
 def read_images(archive: zipfile.ZipFile, members: dict[str, list], image_size: int) -> dict[str, Split]:
@@ -119,7 +123,7 @@ def read_image(archive: zipfile.ZipFile, member: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(contents)) as picture:
             pixels = np.asarray(picture.convert("RGB"))
-    except DAMAGE as error:
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         raise DataError(f"{member} is damaged ({error})") from error
     demand(pixels.shape == (SIDE, SIDE, 3), f"{member} has shape {pixels.shape}, not {(SIDE, SIDE, 3)}")
     return pixels

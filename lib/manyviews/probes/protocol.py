@@ -191,7 +191,9 @@ def raw_pixel_features(images: dict[str, Tensor]) -> Features:
     pixels = {}
     for name, of_split in images.items():
         side = min(of_split.shape[-1], RAW_PIXELS_SIDE)
-        parts = [F.adaptive_avg_pool2d(part.float() / 255, side).flatten(1) for part in of_split.split(4096)]
+        parts = [
+            F.adaptive_avg_pool2d(x.contiguous().float() / 255, side).flatten(1) for x in of_split.split(4096)
+        ]
         pixels[name] = torch.cat(parts)
     return pixels
 

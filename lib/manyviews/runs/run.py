@@ -198,7 +198,9 @@ def _make(config: RunConfig, folder: Path) -> None:
     used = first_of_each_class(labels["train"], config.training.image_fraction)
     trainer = Trainer(
         make_model(config, dataset.train.n_classes),
-        images["train"][used],
+        images["train"][used]
+        if len(used) < len(images["train"])
+        else images["train"],  # the latter not copied
         recipe_of(config),
         config.seed,
         labels=labels["train"][used] if config.objective == "supervised" else None,
