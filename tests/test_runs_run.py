@@ -365,6 +365,24 @@ def test_a_run_begun_on_other_images_is_not_resumed(monkeypatch):
         run(small_run())
 
 
+def test_an_interruption_says_where_it_was_and_that_the_run_goes_on(monkeypatch, capsys):
+    """In a notebook, without a traceback."""
+    step, steps = Trainer._step, iter(range(10**6))
+
+    def interrupted(*arguments):
+        if next(steps) == 4:  # in the second epoch, of three steps each
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", interrupted)
+        with pytest.raises(KeyboardInterrupt, match="Stopped in epoch 2 of 2; run this again") as stop:
+            run(small_run())
+    assert stop.value._render_traceback_() == [str(stop.value)]
+    run(small_run())
+    assert "baseline seed 0: resumed after epoch 1 of 2" in capsys.readouterr().out
+
+
 def test_a_run_resumed_by_other_libraries_says_so(monkeypatch):
     interrupt_run(monkeypatch)
     note = partial_folder(folder()) / "environment.json"

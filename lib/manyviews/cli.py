@@ -171,7 +171,8 @@ def run_jobs(options: argparse.Namespace) -> list[str]:
             )
     others: list[RunConfig] = [config for config in missing if config.run not in NOTEBOOKS]
     jobs += [Job(run_title(config.run, config.seed), partial(make_run, config), config) for config in others]
-    about = f"about {max(1, round(seconds / 60))} minutes here" if missing else "nothing to train"
+    minutes = max(1, round(seconds / 60))
+    about = f"about {minutes} minute{'s' * (minutes > 1)} here" if missing else "nothing to train"
     print(f"Stage 2 of 3: {len(missing)} runs to make in {len(jobs)} jobs, {about}", flush=True)
     return do_jobs(jobs, options.jobs)
 

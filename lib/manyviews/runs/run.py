@@ -56,6 +56,14 @@ from manyviews.simclr.views import ViewStrengths
 FORWARDS_OF_A_TRAINING_STEP = 3
 
 
+class Stopped(KeyboardInterrupt):
+    """A training was interrupted; the message says how it goes on."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it, by IPython's hook: the sentence alone."""
+        return [str(self)]
+
+
 def run(config: RunConfig) -> Run:
     """Train and probe one run, or load it if it is finished, or resume it where it was interrupted.
 
@@ -196,11 +204,10 @@ def _make(config: RunConfig, folder: Path) -> None:
 
     images, labels = split_tensors(dataset, device)
     used = first_of_each_class(labels["train"], config.training.image_fraction)
+    every = len(used) == len(images["train"])  # which are then not copied
     trainer = Trainer(
         make_model(config, dataset.train.n_classes),
-        images["train"][used]
-        if len(used) < len(images["train"])
-        else images["train"],  # the latter not copied
+        images["train"] if every else images["train"][used],
         recipe_of(config),
         config.seed,
         labels=labels["train"][used] if config.objective == "supervised" else None,
@@ -210,11 +217,18 @@ def _make(config: RunConfig, folder: Path) -> None:
         every_epochs=config.evaluation.every_epochs,
         name=f"{config.run} seed {config.seed}",
     )
+    if done := trainer.progress.epoch:
+        print(f"{trainer.name}: resumed after epoch {done} of {config.training.epochs}")
     try:
         trainer.run(lambda progress: write_table(pd.DataFrame(progress.metrics), partial / "metrics.csv"))
     except TrainingFailed as error:
         write_json(partial / "failed.json", {"reason": str(error)})
         raise
+    except KeyboardInterrupt:
+        during = (
+            f"epoch {min(trainer.progress.epoch + 1, config.training.epochs)} of {config.training.epochs}"
+        )
+        raise Stopped(f"Stopped in {during}; run this again to go on after the last whole epoch") from None
     with repeatable():
         _finish(trainer, config, dataset, images, labels, partial)
     take_place(folder)
