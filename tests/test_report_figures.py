@@ -175,7 +175,8 @@ def test_of_nothing_there_is_no_figure_and_the_page_says_so(capsys):
     assert figures.learning_curves({}, FINALS, [KNN]) is None
     assert figures.intervals(nothing, 0.02) is None
     assert figures.forecasts(None, KNN) is None
-    assert figures.doses({"Dose": dose_curve({}, "dose", KNN, 0.02, SPECS)}, 0.02) is None
+    for runs in ({}, {"baseline": MANY["baseline"]}):  # fresh views alone answer nothing
+        assert figures.doses({"Dose": dose_curve(runs, "dose", KNN, 0.02, SPECS)}, 0.02) is None
     assert figures.recipes(frontier.recipes({}, KNN, "baseline")) is None
     figures.show(None, "Differences: views drawn once")
     assert capsys.readouterr().out == "Differences: views drawn once: not run\n"

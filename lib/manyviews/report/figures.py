@@ -171,16 +171,16 @@ def doses(curves: Mapping[str, pd.DataFrame], margin: float) -> Figure | None:
     """Accuracy against distinct views of each image, beside a band of the margin around fresh views.
 
     Args:
-        curves: by title, see stats.dose.dose_curve; a panel for each that has runs, with one vertical axis.
+        curves: by title, see stats.dose.dose_curve; a panel for each that has doses, with one vertical axis.
         margin: fraction of images.
     """
-    drawn = {title: curve for title, curve in curves.items() if curve["mean"].notna().any()}
+    there = {title: curve[curve["mean"].notna()] for title, curve in curves.items()}
+    drawn = {title: curve for title, curve in there.items() if (curve["note"] != "fresh").any()}
     if not drawn:
         return None
     size = (max(6, 4.2 * len(drawn)), 3.8)
     figure, axes = plt.subplots(1, len(drawn), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for ax, (words, curve) in zip(axes[0], drawn.items(), strict=True):
-        curve = curve[curve["mean"].notna()]
         x, fresh = curve["distinct"], curve[curve["note"] == "fresh"]
         low, high = outer_ends(curve)
         error = PERCENT * np.vstack([curve["mean"] - low, high - curve["mean"]])
