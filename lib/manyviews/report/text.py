@@ -158,7 +158,7 @@ def _judged(runs: Runs, run: str, reference: str, margin: float) -> dict[str, An
     if note := obstacle(runs, (run, reference)):
         return {"mean": np.nan, "note": note, "relation": "not compared"}
     gap = difference(runs, run, reference, MAIN)
-    return asdict(gap) | {"relation": relate(gap, margin)}
+    return asdict(gap) | {"note": "", "relation": relate(gap, margin)}
 
 
 def _row(compared: pd.DataFrame, run: str) -> pd.Series:

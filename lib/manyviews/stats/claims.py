@@ -211,10 +211,12 @@ def judge(
     for run, reference in criterion.pairs:
         pair = runs | _baselines(runs.get(run, []), raw_pixels)
         needed = {"level": [run], "forecast": lengths}.get(expects, [run, reference])
-        note = obstacle(pair, [*needed, *((RAW_PIXELS, INITIAL) if criterion.trained else ())])
-        if note:
+        needed = [*needed, *((RAW_PIXELS, INITIAL) if criterion.trained else ())]
+        if run not in runs:  # of which there are no baselines then
+            needed = [name for name in needed if name not in (RAW_PIXELS, INITIAL)]
+        if note := obstacle(pair, needed):
             return Judgement("not tested", empty, note)
-        if criterion.trained and not _trained(pair, needed, raw_pixels, margin):
+        if criterion.trained and not _trained(pair, [run, reference], raw_pixels, margin):
             return Judgement("did not train", empty, f"{specs.title(run)} or {specs.title(reference)}")
         if expects == "level":
             reference = f"epoch {window_start(runs[run][0], config.plateau_window)}"
