@@ -1,7 +1,6 @@
 """The few sentences whose wording depends on results: what the templates of templates/ are filled with."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,8 @@ from manyviews.config.runs import deduplicate, run_specs
 from manyviews.config.schema import Profile
 from manyviews.probes.protocol import accuracies
 from manyviews.report.tables import MAIN, MEASURE_TITLES, difference_text, percent, title
-from manyviews.runs.store import Results, Run, Runs
-from manyviews.stats.compare import (
-    compare,
-    difference,
-    final_accuracy,
-    holm,
-    obstacle,
-    relate,
-)
+from manyviews.runs.store import Results, Run, Runs, each_once
+from manyviews.stats.compare import compare, final_accuracy, holm
 from manyviews.stats.dose import dose_curve, saturation
 from manyviews.stats.frontier import best_within, cheapest_reaching, recipes
 from manyviews.stats.intervals import CONFIDENCE, MIN_SEEDS
@@ -85,7 +77,7 @@ def rules(profile: Profile, runs: Runs) -> Markdown:
 
 def provenance(runs: Runs) -> Markdown:
     """The footer of a page: code, seeds, hardware and cost of all runs, each counted once."""
-    made = [run for name, seeds in runs.items() for run in seeds if run.name == name]
+    made = each_once(runs)
 
     def of(key: str) -> list[str]:
         return sorted({str(run.environment[key]) for run in made})
@@ -115,7 +107,7 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
     accuracy = {name: final_accuracy(runs[name], MAIN).mean for name in cost}
     n_views = specs.runs["views8"].n_views
     longer = _row(budget, "length_4") if "length_4" in set(budget["run"]) else None
-    curves = {name: dose_curve(runs, name, MAIN, margin, specs) for name in DOSES}
+    curves = [dose_curve(runs, name, MAIN, margin, specs) for name in DOSES]
     families = [holm(compare(runs, name, [MAIN], margin, specs)) for name in INTERACTIONS]
     families = [family[family["relation"].notna()] for family in families]
     beside = own is not None and results.published
@@ -129,7 +121,7 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         passes=n_views // 2,
         exact=deduplicate(["resnet18_views8"], profile).get("resnet18_views8") == "length_4",
         gain=_row(compare(runs, "original", [MAIN], margin, specs, "resnet34"), "views8"),
-        doses=[(curve, saturation(curve)) for curve in curves.values()],
+        doses=[(curve, saturation(curve)) for curve in curves],
         families=families,
         ways=sum(map(len, families)),
         gains=sum((family["relation"] == "higher").sum() for family in families),
@@ -140,7 +132,7 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         accuracy=accuracy,
         cheapest=cheapest_reaching(budget, accuracy.get("views8", np.nan)),
         longer=longer,
-        lead=None if longer is None else _judged(runs, "length_4", "views8", margin),
+        lead=_row(compare(runs, "cost", [MAIN], margin, specs, "views8"), "length_4"),
         margin=margin,
     )
 
@@ -151,14 +143,6 @@ def _about(runs: Runs) -> dict[str, Any] | None:
         about = {key: run.summary[key] for key in ("synthetic", "classes")}
         return about | {"pixels": run.config.data.image_size, "epochs": run.config.training.epochs}
     return None
-
-
-def _judged(runs: Runs, run: str, reference: str, margin: float) -> dict[str, Any]:
-    """A difference of two runs with its relation, or with a note of why there is none."""
-    if note := obstacle(runs, (run, reference)):
-        return {"mean": np.nan, "note": note, "relation": "not compared"}
-    gap = difference(runs, run, reference, MAIN)
-    return asdict(gap) | {"note": "", "relation": relate(gap, margin)}
 
 
 def _row(compared: pd.DataFrame, run: str) -> pd.Series:

@@ -89,9 +89,14 @@ class Results:
 
         Runs that are the same training are there once, under the name that is first in runs.yaml.
         """
-        chosen = [run for key in runs or self.runs for run in self.runs.get(key, []) if run.name == key]
-        tables = ((run, getattr(run, name)) for run in chosen)
+        chosen = self.runs if runs is None else {key: self.runs[key] for key in runs if key in self.runs}
+        tables = ((run, getattr(run, name)) for run in each_once(chosen))
         return stacked((run.name, run.seed, table) for run, table in tables if table is not None)
+
+
+def each_once(runs: Runs) -> list[Run]:
+    """Every run and seed under its own name; what is the same run under another name is left out."""
+    return [run for name, seeds in runs.items() for run in seeds if run.name == name]
 
 
 def stacked(tables: Iterable[tuple[str, int, pd.DataFrame]]) -> pd.DataFrame:
@@ -292,7 +297,7 @@ def load_own(profile: Profile, names: Iterable[str] | None = None) -> Results:
 
 def publish(results: Results, folder: Path) -> None:
     """Write runs, their own and no aliases, to the files from which load_published reads."""
-    runs = [run for name, seeds in results.runs.items() for run in seeds if run.name == name]
+    runs = each_once(results.runs)
     about = [
         {
             "run": run.name,
