@@ -4,7 +4,9 @@ import argparse
 import os
 import sys
 
-from benchmarks import guard
+from tabulate import tabulate
+
+from benchmarks import gpu, guard
 from benchmarks.table import GROUPS, as_text, keep, measure
 from manyviews.config.errors import command
 from manyviews.runs.jobs import PROCESS_SETTINGS
@@ -12,17 +14,21 @@ from manyviews.runs.jobs import PROCESS_SETTINGS
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"guard, or some of: {', '.join(GROUPS)}")
+    parser.add_argument(
+        "cases", nargs="*", metavar="CASE", help=f"guard, gpu, or some of: {', '.join(GROUPS)}"
+    )
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds, default 5")
+    parser.add_argument("--minutes", type=float, default=8, metavar="M", help="of gpu, default 8")
     parser.add_argument("--readme", action="store_true", help="keep the results; write README.md's table")
     options = parser.parse_args()
-    if "guard" in options.cases and (len(options.cases) > 1 or options.readme):
-        parser.error("guard stands alone: it measures nothing that could be kept")
+    for name in {"guard", "gpu"} & set(options.cases):
+        if len(options.cases) > 1 or options.readme:
+            parser.error(f"{name} stands alone: it measures nothing that is kept")
     if options.repeats < 1:
         parser.error(f"--repeats takes a whole number from 1, not {options.repeats}")
-    unknown = set(options.cases) - {"guard", *GROUPS}
+    unknown = set(options.cases) - {"guard", "gpu", *GROUPS}
     if unknown:
-        parser.error(f"unknown case '{min(unknown)}'; choose among: guard, {', '.join(GROUPS)}")
+        parser.error(f"unknown case '{min(unknown)}'; choose among: guard, gpu, {', '.join(GROUPS)}")
     return options
 
 
@@ -31,6 +37,9 @@ def main() -> int:
     options = parse_arguments()
     if "guard" in options.cases:
         return guard.check(options.repeats)
+    if "gpu" in options.cases:
+        print(tabulate(gpu.measure(options.minutes), headers="keys", tablefmt="github", floatfmt=".3g"))
+        return 0
     results = measure(options.cases or GROUPS, options.repeats)
     print(as_text(results))
     if options.readme:

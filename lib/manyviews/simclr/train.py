@@ -1,5 +1,6 @@
 """Training that can be stopped at any instant and resumed to the same bits."""
 
+import copy
 import math
 import os
 import time
@@ -153,6 +154,17 @@ def check_batches(n_images: int, recipe: Recipe) -> None:
         )
 
 
+class _BatchLoss(nn.Module):
+    """A loss as a module that has the model's parameters, as CUDA graphs want it."""
+
+    def __init__(self, model: SimCLR, loss: Callable[[Tensor, Tensor], Tensor]):
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, images: Tensor, draws: Tensor) -> Tensor:
+        return self.loss(images, draws)
+
+
 class Trainer:
     """A training between its first and its last step.
 
@@ -201,6 +213,7 @@ class Trainer:
         )
         self.steps_per_epoch = recipe.passes_per_epoch * len(self.sampler)
         self.optimizer = make_optimizer(recipe, model)
+        self.graphed, self._graph = self.device.type == "cuda", None
         self.progress = Progress()
         if checkpoint is not None and checkpoint.exists():
             self._load_checkpoint()
@@ -254,6 +267,29 @@ class Trainer:
 
     def _step(self, images: Tensor, draws: Tensor, rate: float) -> Tensor:
         """One optimiser step on images (B,) and the draws (B, K) of their views; gives the loss."""
+        full = len(images) == self.recipe.images_per_batch
+        if full and self.graphed and self._graph is None:
+            self._graph = self._capture(images, draws)
+        loss = self._graph(images, draws) if full and self._graph else self._batch_loss(images, draws)
+        self.optimizer.zero_grad()
+        loss.backward()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        return loss.detach().clone()  # a graph writes each loss to the same place
+
+    def _capture(self, images: Tensor, draws: Tensor) -> nn.Module:
+        """The loss of a full batch, and its gradient, as CUDA graphs: the same kernels, launched as one.
+
+        A step is a thousand kernels. To launch them one by one takes longer than to compute a small network.
+        """
+        before = copy.deepcopy(self.model.state_dict())
+        graph = torch.cuda.make_graphed_callables(_BatchLoss(self.model, self._batch_loss), (images, draws))
+        self.model.load_state_dict(before)  # the trial runs have moved the statistics of BatchNorm
+        return graph
+
+    def _batch_loss(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Loss of one view for each of draws (B, K) of images (B,)."""
         n_views = draws.shape[1]
         x = make_views(
             self.images,
@@ -268,13 +304,7 @@ class Trainer:
             # Apart, BatchNorm sees one view of each image at a time, as in the original.
             together = x.chunk(1 if self.recipe.joint_forward else n_views)
             z = torch.cat([self.model(part) for part in together])
-        loss = self._loss(z, images)
-        self.optimizer.zero_grad()
-        loss.backward()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        return loss.detach()
+        return self._loss(z, images)
 
     def _loss(self, z: Tensor, images: Tensor) -> Tensor:
         """Loss of the head's outputs z (KB, .) for images (B,): all first views, all second, ..."""
