@@ -17,7 +17,7 @@ from manyviews.simclr import train
 from manyviews.simclr.losses import multi_view_nt_xent, nt_xent
 from manyviews.simclr.models import SimCLR, make_simclr
 from manyviews.simclr.sampler import ViewSampler
-from manyviews.simclr.train import Recipe, Trainer, TrainingFailed, learning_rate
+from manyviews.simclr.train import Recipe, Trainer, TrainingFailed, learning_rate, repeatable
 from manyviews.simclr.views import ViewStrengths, make_views
 
 IMAGES = torch.randint(0, 256, (20, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -445,3 +445,9 @@ def test_a_fraction_of_the_images_is_trained_on(tmp_path, monkeypatch):
     assert torch.equal(seen[0].images, train_split.as_tensor()[sorted(used)])
     assert seen[0].labels.tolist() == train_split.labels[sorted(used)].tolist()
     assert (made.summary["views_forwarded"], made.summary["train_images"]) == (2 * 12 * 2, 30)
+
+
+def test_on_a_gpu_convolutions_are_those_of_cudnn_that_repeat_to_the_bit():
+    with repeatable():
+        assert torch.backends.cudnn.enabled
+        assert torch.backends.cudnn.deterministic

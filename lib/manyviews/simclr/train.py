@@ -102,7 +102,7 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
 
 def repeatable() -> AbstractContextManager[None]:
     """On a GPU, the algorithms that repeat to the bit, not the fastest, and no shortened float32."""
-    return torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
@@ -283,6 +283,8 @@ class Trainer:
 
         A step is a thousand kernels. To launch them one by one takes longer than to compute a small network.
         """
+        # Gradients meet the graph's on another stream than that of its trial runs, as they may.
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         before = copy.deepcopy(self.model.state_dict())
         graph = torch.cuda.make_graphed_callables(_BatchLoss(self.model, self._batch_loss), (images, draws))
         self.model.load_state_dict(before)  # the trial runs have moved the statistics of BatchNorm
