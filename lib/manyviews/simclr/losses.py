@@ -83,7 +83,8 @@ def _similarity(z: Tensor, n_views: int, temperature: float) -> Tensor:
     # bfloat16 similarities would be rounded to 1/128 near 1: too coarse for a softmax at low temperature.
     z = z.to(torch.promote_types(z.dtype, torch.float32))
     # First by a power of two, which alters no bit of the cosines: squares of large values would overflow.
-    exponent = torch.frexp(z.detach().abs().amax(dim=1, keepdim=True)).exponent  # (VN, 1)
-    z = F.normalize(torch.ldexp(z, -exponent), dim=1)
+    mantissa, exponent = torch.frexp(z.detach().abs().amax(dim=1, keepdim=True))  # (VN, 1)
+    # ldexp of a constant: by its gradient, versions of torch before 2.14 let nothing of z be learned.
+    z = F.normalize(z * torch.ldexp(torch.ones_like(mantissa), -exponent), dim=1)
     similarity = z @ z.T / temperature
     return similarity.fill_diagonal_(-torch.inf)  # a view is neither its own positive nor a negative
