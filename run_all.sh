@@ -24,9 +24,13 @@ if needed (see setup_env.sh).
   --study A,B        instead, all runs of a study: controls, scaling
   --jobs N           jobs at a time (default: one for each GPU, or else each core)
   --seeds 0,1        which seeds (default: those of the profile)
+  --scheduler ADDR   make the runs on the workers of a Dask scheduler (docs/scale.md)
+  --time-limit 9m    stop before so many seconds, minutes or hours (90s, 9m, 2.5h) are over, after
+                     a whole epoch; the exit status is then 75, and the same command goes on
   --results DIR      where results go (default: results/)
   --force            repeat finished runs
   --report           only write our report, and the pages of --study, from the runs there are
+  --list-runs        only print the runs that are missing, a run and its seed on each line
   --publish          add your runs of the profile to results/published/ (for maintainers)
 
   ./run_all.sh

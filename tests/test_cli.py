@@ -16,6 +16,8 @@ from manyviews.config import paths
 from manyviews.config.files import write_json
 from manyviews.config.profiles import load_profile, profile_names
 from manyviews.config.runs import configure, run_specs
+from manyviews.config.schema import ConfigError
+from manyviews.config.surroundings import TIME_IS_OVER, seconds_left
 from manyviews.report import pages
 from manyviews.runs import jobs
 from manyviews.runs.store import RunState, state_of
@@ -168,7 +170,7 @@ def done(monkeypatch):
     """Titles of the jobs, each of which leaves behind what it would."""
     titles = []
 
-    def fake(jobs, at_once):
+    def fake(jobs, at_once, scheduler=""):
         for job in jobs:
             titles.append(job.title)
             if job.config is not None:
@@ -222,9 +224,39 @@ def test_another_configuration_is_an_error_before_any_work(done, capsys):
 
 
 def test_what_failed_is_told_and_the_exit_code_says_so(monkeypatch, capsys):
-    monkeypatch.setattr(jobs, "do_jobs", lambda jobs, at_once: ["it broke"])
+    monkeypatch.setattr(jobs, "do_jobs", lambda jobs, *options: ["it broke"])
     assert cli.main(["--profile", "smoke", "--runs", "sgd"]) == 1
     assert "FAILED: it broke" in capsys.readouterr().err
+
+
+def test_a_time_that_is_over_is_no_failure_but_unfinished(monkeypatch, capsys):
+    """Exit status 75: to be tried again, as schedulers of batch jobs know it. No page is written."""
+    over = f"seed 0: {TIME_IS_OVER} after epoch 1 of 3"
+    monkeypatch.setattr(jobs, "do_jobs", lambda jobs, *options: [over, "it broke"])
+    monkeypatch.setattr(cli, "write_pages", lambda options: pytest.fail("pages"))
+    monkeypatch.setenv("MANYVIEWS_STOP_AT", "inf")
+    assert cli.main(["--profile", "smoke", "--runs", "sgd", "--time-limit", "90s"]) == 75
+    assert "1 runs are unfinished; the same command goes on" in capsys.readouterr().out
+    assert 80 < seconds_left() <= 90
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("90s", 90), ("9m", 540), ("2.5h", 9000)])
+def test_a_time_limit_has_a_unit(given, seconds):
+    assert parse_arguments(["--profile", "smoke", "--time-limit", given]).time_limit == seconds
+
+
+@pytest.mark.parametrize("given", ["9", "m", "-1m", "0s", "nanm", "infh", ""])
+def test_a_time_limit_without_one_is_refused(given):
+    with pytest.raises(ConfigError, match=r"takes a time such as 90s, 9m or 2\.5h"):
+        parse_arguments(["--profile", "smoke", f"--time-limit={given}"])
+
+
+def test_missing_runs_are_listed_for_other_launchers(done, capsys):
+    """What a job array reads: a run and its seed on each line."""
+    arguments = ["--profile", "smoke", "--runs", "baseline,sgd", "--seeds", "0,1"]
+    assert cli.main([*arguments, "--list-runs"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["baseline 0", "baseline 1", "sgd 0", "sgd 1"]
+    assert done == []
 
 
 def test_the_help_names_every_profile_and_option():
@@ -233,8 +265,8 @@ def test_the_help_names_every_profile_and_option():
     ).stdout
     assert all(name in text for name in profile_names())
     source = (paths.ROOT / "lib/manyviews/cli.py").read_text(encoding="utf-8")
-    options = re.findall(r'add_argument\("(--\w+)"', source)
-    assert len(options) == 9
+    options = re.findall(r'add_argument\("(--[\w-]+)"', source)
+    assert len(options) == 12
     assert [option for option in options if option not in text] == []
 
 

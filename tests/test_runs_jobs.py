@@ -1,11 +1,17 @@
 """Several runs side by side: what is missing is made once, and what fails keeps no other from running."""
 
 import os
+import socket
+import subprocess
+import sys
+import threading
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from small import small_profile, small_run
 
@@ -109,20 +115,117 @@ def test_a_process_that_is_killed_takes_no_other_with_it():
 
 def test_what_stops_the_command_ends_its_jobs_and_begins_no_other(monkeypatch, tmp_path):
     """Stopped when the first of three jobs is done; the second would take an hour."""
-    begun, start, wait = [], jobs._process, jobs.as_completed
 
-    def stopped(futures):
-        yield next(wait(futures))
+    def stopped(config):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs, "as_completed", stopped)
-    monkeypatch.setattr(jobs, "_process", lambda *where: begun.append(start(*where)) or begun[-1])
+    monkeypatch.setattr(jobs, "_resumed_with", stopped)
     work = [partial(str, ""), partial(time.sleep, 3600), partial((tmp_path / "third").mkdir)]
+    before = set(psutil.Process().children(recursive=True))
     with pytest.raises(KeyboardInterrupt):
-        do_jobs([Job("one of three", each) for each in work], at_once=1)
-    assert begun
-    assert all(process.poll() is not None for process in begun)
+        do_jobs([Job("one of three", each) for each in work], at_once=2)
+    left = [
+        p
+        for p in set(psutil.Process().children(recursive=True)) - before
+        if "resource_tracker" not in str(p.cmdline())
+    ]
+    assert not left
     assert not (tmp_path / "third").exists()
+
+
+@contextmanager
+def cluster(workers: int, folder: Path):
+    """A scheduler and its workers, as on other machines; gives its address, and the processes."""
+    port = free_port()
+    dask, address = [sys.executable, "-m", "distributed.cli.dask_scheduler"], f"tcp://127.0.0.1:{port}"
+    worker = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_worker",
+        address,
+        "--nthreads",
+        "1",
+        "--no-dashboard",
+    ]
+    environment = os.environ | {
+        "PYTHONPATH": str(paths.ROOT / "lib"),
+        "DASK_TEMPORARY_DIRECTORY": str(folder),
+    }
+    environment.pop("MANYVIEWS_RESULTS")  # which the command tells them
+    options = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    commands = [[*dask, "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"], *[worker] * workers]
+    processes = [subprocess.Popen(command, **options) for command in commands]
+    while not listens(port):
+        time.sleep(0.1)
+    try:
+        yield address, processes
+    finally:
+        for process in processes:
+            for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+                each.kill()
+            process.wait()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_a_cluster_makes_the_same_runs_to_the_bit(tmp_path, monkeypatch):
+    """Two workers; one is killed in the middle of its run, which another, or its next process, resumes."""
+    configs = [small_run("distinct2", seed, training={"epochs": 20}) for seed in (0, 1)]
+    work = [Job(f"seed {config.seed}", partial(make_run, config), config) for config in configs]
+    assert do_jobs(work, at_once=2) == []
+    here = metrics_of(configs)
+    monkeypatch.setenv("MANYVIEWS_RESULTS", str(tmp_path / "elsewhere"))
+    with cluster(2, tmp_path) as (address, (_, *workers)):
+
+        def kill() -> None:
+            while fraction_done(configs[0]) + fraction_done(configs[1]) == 0:
+                time.sleep(0.05)
+            victim = psutil.Process(workers[0].pid).children(recursive=True)[-1]
+            victim.kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        assert do_jobs(work, scheduler=address) == []
+        killer.join()
+    assert here == metrics_of(configs)
+
+
+def metrics_of(configs) -> list[str]:
+    folders = [paths.run_folder("small", config.run, config.seed) for config in configs]
+    return [(folder / "metrics.csv").read_text() for folder in folders]
+
+
+def test_a_scheduler_that_is_killed_ends_the_command_with_a_sentence_and_its_runs_go_on_later(tmp_path):
+    config = small_run("distinct2", training={"epochs": 20})
+    job = Job("long", partial(make_run, config), config)
+    with cluster(1, tmp_path) as (address, (scheduler, _)):
+
+        def kill() -> None:
+            while fraction_done(config) == 0:
+                time.sleep(0.05)
+            scheduler.kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        (reason,) = do_jobs([job], scheduler=address)
+        killer.join()
+    assert reason == f"long: {jobs.LOST}"
+    assert do_jobs([job]) == []
+    assert state_of(paths.run_folder("small", config.run, config.seed)) is RunState.COMPLETE
+
+
+def test_a_scheduler_that_is_not_there_is_a_wrong_input():
+    with pytest.raises(ConfigError, match="no Dask scheduler answers there"):
+        do_jobs([Job("never", partial(str, ""))], scheduler=f"tcp://127.0.0.1:{free_port()}")
 
 
 def test_a_run_that_another_process_has_is_left_to_it():

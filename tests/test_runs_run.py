@@ -21,7 +21,15 @@ from manyviews.probes.protocol import MEASURES, accuracies, evaluate
 from manyviews.runs import jobs, store
 from manyviews.runs import run as runs_run
 from manyviews.runs.environment import LIBRARIES
-from manyviews.runs.run import first_of_each_class, make_model, raw_pixels, recipe_of, run, split_tensors
+from manyviews.runs.run import (
+    OutOfTime,
+    first_of_each_class,
+    make_model,
+    raw_pixels,
+    recipe_of,
+    run,
+    split_tensors,
+)
 from manyviews.runs.store import (
     CURVES,
     RunState,
@@ -381,6 +389,20 @@ def test_an_interruption_says_where_it_was_and_that_the_run_goes_on(monkeypatch,
     assert stop.value._render_traceback_() == [str(stop.value)]
     run(small_run())
     assert "baseline seed 0: resumed after epoch 1 of 2" in capsys.readouterr().out
+
+
+def test_a_run_stops_after_a_whole_epoch_before_its_time_is_over_and_goes_on(monkeypatch, tmp_path):
+    """Where another epoch would end too late, and where all probes at the end would; nothing is lost."""
+    unbroken = run(small_run()).metrics
+    monkeypatch.setenv("MANYVIEWS_RESULTS", str(tmp_path / "slices"))
+    left = {"seconds": 0.0}
+    monkeypatch.setattr(runs_run, "seconds_left", lambda: left["seconds"])
+    for epoch in (1, 2):
+        with pytest.raises(OutOfTime, match=f"over after epoch {epoch} of 2; run this again to go on"):
+            run(small_run())
+        assert state_of(folder()) is RunState.BEGUN
+    left["seconds"] = 1e6
+    pd.testing.assert_frame_equal(run(small_run()).metrics, unbroken)
 
 
 def test_a_run_resumed_by_other_libraries_says_so(monkeypatch):

@@ -1,9 +1,11 @@
 """What run_all.sh calls: makes the runs of a profile that are missing, then writes the pages."""
 
 import argparse
+import math
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ from manyviews.config.files import clear_leftovers
 from manyviews.config.profiles import load_profile
 from manyviews.config.runs import ORIGINAL, STUDIES, run_specs
 from manyviews.config.schema import ConfigError, Profile, RunConfig, suggest
+from manyviews.config.surroundings import TIME_IS_OVER
 
 NOTEBOOKS = {  # of the runs that have one of their own
     "baseline": "02_baseline",
@@ -23,6 +26,7 @@ NOTEBOOKS = {  # of the runs that have one of their own
     "supervised": "05_supervised",
 }
 DATA_NOTEBOOK = "01_data"
+UNFINISHED = 75  # the exit status of what is to be tried again, as in sysexits.h
 PAGES = {
     "controls": "06_controls",
     "scaling": "07_scaling",
@@ -48,7 +52,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     what.add_argument("--study", default="", metavar="NAME")
     parser.add_argument("--jobs", type=int, metavar="N")
     parser.add_argument("--seeds", metavar="0,1")
+    parser.add_argument("--scheduler", default="", metavar="ADDRESS")
+    parser.add_argument("--time-limit", metavar="9m")
     parser.add_argument("--results", metavar="DIR", type=Path)
+    parser.add_argument("--list-runs", action="store_true")
     parser.add_argument("--force", action="store_true")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--publish", action="store_true")
@@ -61,6 +68,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     options.seeds = _seeds(options.seeds) if options.seeds else list(options.profile.seeds)
     if options.jobs is not None and options.jobs < 1:
         raise ConfigError(f"--jobs takes a whole number from 1, not {options.jobs}")
+    if options.time_limit is not None:
+        options.time_limit = _seconds(options.time_limit)
     return options
 
 
@@ -81,6 +90,17 @@ def _seeds(given: str) -> list[int]:
     if not all(0 <= seed < 2**31 for seed in seeds):
         raise ConfigError(f"--seeds takes whole numbers from 0, such as 0,1,2, not '{given}'")
     return seeds
+
+
+def _seconds(given: str) -> float:
+    """Seconds of a time such as 90s, 9m or 2.5h."""
+    try:
+        seconds = float(given[:-1]) * {"s": 1, "m": 60, "h": 3600}[given[-1:]]
+    except (ValueError, KeyError):
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"--time-limit takes a time such as 90s, 9m or 2.5h, not '{given}'")
+    return seconds
 
 
 def run_notebook(notebook: str, output: Path, parameters: dict[str, Any]) -> str:
@@ -174,7 +194,15 @@ def run_jobs(options: argparse.Namespace) -> list[str]:
     minutes = max(1, round(seconds / 60))
     about = f"about {minutes} minute{'s' * (minutes > 1)} here" if missing else "nothing to train"
     print(f"Stage 2 of 3: {len(missing)} runs to make in {len(jobs)} jobs, {about}", flush=True)
-    return do_jobs(jobs, options.jobs)
+    return do_jobs(jobs, options.jobs, options.scheduler)
+
+
+def list_runs(options: argparse.Namespace) -> None:
+    """The runs that are missing, a line for each: what --runs and --seeds take."""
+    from manyviews.runs.jobs import missing_runs
+
+    for config in missing_runs(options.runs, options.profile, options.seeds, options.force):
+        print(config.run, config.seed)
 
 
 def write_pages(options: argparse.Namespace) -> list[str]:
@@ -210,12 +238,15 @@ def _check_writable(folder: Path) -> None:
 
 
 def run_all(arguments: Sequence[str] | None = None) -> int:
-    """Do what the options say; 0 if all went well, 1 if something failed."""
+    """Do what the options say; 0 if all went well, 1 if something failed, 75 if the time was over before."""
     options = parse_arguments(arguments)
     profile: Profile = options.profile
     if options.results is not None:
         os.environ["MANYVIEWS_RESULTS"] = str(options.results.absolute())
     folder = paths.results_root() / profile.profile
+    if options.list_runs:
+        list_runs(options)
+        return 0
     if options.publish:
         from manyviews.runs.store import load_own, load_published, merge, publish
 
@@ -223,7 +254,12 @@ def run_all(arguments: Sequence[str] | None = None) -> int:
         return 0
     _check_writable(folder)
     clear_leftovers(folder)
+    if options.time_limit is not None:
+        os.environ["MANYVIEWS_STOP_AT"] = str(time.time() + options.time_limit)
     failed = [] if options.report else run_jobs(options)
+    if left := [reason for reason in failed if TIME_IS_OVER in reason]:
+        print(f"{TIME_IS_OVER}: {len(left)} runs are unfinished; the same command goes on with them")
+        return UNFINISHED
     failed += write_pages(options)
     for reason in failed:
         print(f"FAILED: {reason}", file=sys.stderr)

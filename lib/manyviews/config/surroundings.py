@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from manyviews.config.paths import ROOT
 FOREIGN = ("PYTHON", "IPYTHON", "JUPYTER", "MPL", "MATPLOTLIB")  # first letters of what is left out
 PLACES = ("MANYVIEWS_RESULTS", "MANYVIEWS_DATA", "MANYVIEWS_TINY_IMAGENET")  # relative to the caller's folder
 KERNEL = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+TIME_IS_OVER = "the time is over"
 FIXED = {
     "PYTHONPATH": str(ROOT / "lib"),  # this checkout, whatever is installed
     "PYTHONUTF8": "1",
@@ -44,3 +46,8 @@ def clean_room() -> Iterator[None]:
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+def seconds_left() -> float:
+    """Until what runs here has to stop: $MANYVIEWS_STOP_AT, in seconds since 1970; without it, for ever."""
+    return float(os.environ.get("MANYVIEWS_STOP_AT", "inf")) - time.time()

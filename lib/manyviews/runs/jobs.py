@@ -1,16 +1,14 @@
-"""Many jobs side by side, each with its part of the cores and one of the GPUs; progress by epochs."""
+"""Many jobs side by side, by Dask: processes here, or workers on other machines; progress by epochs."""
 
+import logging
 import os
-import pickle
-import subprocess
-import sys
+import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -18,8 +16,8 @@ from manyviews.config import paths
 from manyviews.config.errors import sentence
 from manyviews.config.files import read_json
 from manyviews.config.runs import configure, deduplicate, run_specs
-from manyviews.config.schema import Profile, RunConfig
-from manyviews.config.surroundings import clean_room
+from manyviews.config.schema import ConfigError, Profile, RunConfig
+from manyviews.config.surroundings import TIME_IS_OVER, clean_room, seconds_left
 from manyviews.data.dataset import SPLITS, Dataset
 from manyviews.runs.store import (
     RunState,
@@ -31,8 +29,12 @@ from manyviews.runs.store import (
     tidy,
 )
 
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
 SECONDS_BETWEEN_LOOKS = 3  # at how far the runs are
 SECONDS_TO_START = 8  # a process and its imports
+SECONDS_TO_ANSWER = 10  # of a scheduler
 BAR = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}, left {remaining}"
 PROCESS_SETTINGS = {  # read from the environment when a process starts
     # Threads that wait for each other sleep: training beside one other program is several times faster so.
@@ -43,6 +45,12 @@ PROCESS_SETTINGS = {  # read from the environment when a process starts
     "MALLOC_TRIM_THRESHOLD_": str(2**62),
     "TQDM_DISABLE": "1",  # bars of several would overwrite each other; ours is made before
 }
+LOCAL = {  # how Dask deals with our own workers
+    "distributed.scheduler.allowed-failures": 0,  # what has killed a worker is not tried on the next
+    "distributed.scheduler.worker-ttl": None,  # one that is silent computes
+}
+KILLED = "its process was killed, as happens when memory runs out; fewer --jobs need less"
+LOST = "the scheduler is gone; start it again, then give this command again"
 
 
 @dataclass(frozen=True)
@@ -144,54 +152,113 @@ def run_title(run: str, seed: int) -> str:
     return f"{run_specs().title(run)} ({run}), seed {seed}"
 
 
-def do_jobs(jobs: Sequence[Job], at_once: int | None = None) -> list[str]:
+def do_jobs(jobs: Sequence[Job], at_once: int | None = None, scheduler: str = "") -> list[str]:
     """Do jobs, several at a time; a job that fails, or is killed, does not keep the others from being done.
 
     Whatever ends this function ends the jobs.
 
     Args:
         jobs: in the order in which they are begun.
-        at_once: jobs at a time; default: default_jobs().
+        at_once: jobs at a time here; default: default_jobs().
+        scheduler: address of a Dask scheduler whose workers see the same results folder; default: none,
+            processes of this machine.
     Returns:
         Why jobs failed, a sentence for each.
+    Raises:
+        ConfigError: no scheduler answers at that address.
     """
-    at_once = min(at_once or default_jobs(), len(jobs))
-    if not at_once:
+    if not jobs:
         return []
-    slots: SimpleQueue[int] = SimpleQueue()
-    for slot in range(at_once):
-        slots.put(slot)
-    processes: list[subprocess.Popen] = []
+    from distributed import as_completed
 
-    def do(job: Job) -> str:
-        slot = slots.get()
-        try:
-            with _process(slot, at_once) as process:
-                processes.append(process)
-                return _answer(process, job)
-        finally:
-            slots.put(slot)
-
-    reasons = []
+    at_once = min(at_once or default_jobs(), len(jobs))
+    waiting, begun, reasons = iter(jobs), {}, []
     with (
-        clean_room(),
-        ThreadPoolExecutor(at_once) as pool,
+        _workers(at_once, scheduler) as client,
         _progress([job.config for job in jobs if job.config is not None]) as say,
     ):
-        futures = {pool.submit(do, job): job for job in jobs}
-        try:
-            for done, future in enumerate(as_completed(futures), 1):
-                title, reason = futures[future].title, future.result()
-                resumed = "" if reason else _resumed_with(futures[future].config)
-                say(f"[{done}/{len(jobs)}] {title}: {reason or 'done'}{resumed}")
-                reasons += [f"{title}: {reason}"] if reason else []
-        finally:  # where we are stopped, nothing new begins
-            pool.shutdown(wait=False, cancel_futures=True)
-            while any(future.running() for future in futures):
-                for process in processes:
-                    process.kill()
-                time.sleep(0.05)
+        done = as_completed()
+
+        def begin() -> None:
+            if job := next(waiting, None):
+                future = client.submit(_do, job.work, _settings(), pure=False)
+                begun[future.key] = job
+                done.add(future)
+
+        for _ in jobs if scheduler else range(at_once):  # here none waits behind one that may be killed
+            begin()
+        for number, future in enumerate(done, 1):
+            job, reason = begun[future.key], _reason(future)
+            say(f"[{number}/{len(jobs)}] {job.title}: {reason or 'done'}{_resumed_with(job.config)}")
+            reasons += [f"{job.title}: {reason}"] if reason else []
+            begin()
     return reasons
+
+
+@contextmanager
+def _workers(at_once: int, scheduler: str) -> "Iterator[Client]":
+    """Dask's client of so many processes of one thread each, or of the workers that a scheduler has."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    if scheduler:
+        try:
+            client = Client(scheduler, timeout=SECONDS_TO_ANSWER)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"--scheduler {scheduler}: no Dask scheduler answers there ({error}); start one with "
+                f"`dask scheduler`, and workers with `dask worker ADDRESS --nthreads 1`"
+            ) from None
+        with client:
+            yield client
+        return
+    threads = max(1, (os.cpu_count() or 1) // at_once)
+    environment = PROCESS_SETTINGS | {"OMP_NUM_THREADS": str(threads)}
+    own = {name: value for name, value in environment.items() if name not in os.environ}
+    settings = {"memory_limit": 0, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the processes inherit that: Ctrl-C is for us
+    with (
+        dask.config.set(LOCAL | {"distributed.nanny.pre-spawn-environ": own}),
+        LocalCluster(n_workers=at_once, threads_per_worker=1, **settings) as cluster,
+        Client(cluster) as client,
+    ):
+        signal.signal(signal.SIGINT, interrupt)
+        yield client
+
+
+def _settings() -> dict[str, str]:
+    """What a worker, wherever it is, must know of our environment."""
+    return {name: value for name, value in os.environ.items() if name.startswith("MANYVIEWS_")}
+
+
+def _do(work: Callable[[], str], settings: dict[str, str]) -> str:
+    """What a worker does of a job: gives why it failed, or nothing."""
+    import torch
+    from distributed import get_worker
+
+    name = get_worker().name
+    if isinstance(name, int) and torch.cuda.device_count() > 1:  # our own; others were given their GPU
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(name % torch.cuda.device_count())
+    os.environ.update(settings)
+    if seconds_left() <= 0:
+        return f"{TIME_IS_OVER} before it was begun"
+    try:
+        with clean_room():
+            return work()
+    except Exception as error:  # a damaged file, a full disk, no memory left, ...
+        return sentence(error)
+
+
+def _reason(future: "Future") -> str:
+    """Why a job failed, or nothing."""
+    from distributed import KilledWorker
+
+    if future.status == "finished":
+        return future.result()
+    if future.status == "error":
+        error = future.exception()
+        return KILLED if isinstance(error, KilledWorker) else sentence(error)
+    return LOST
 
 
 def _resumed_with(config: RunConfig | None) -> str:
@@ -201,50 +268,6 @@ def _resumed_with(config: RunConfig | None) -> str:
         return ""
     others = {key for change in read_json(path).get("resumed_with", []) for key in change}
     return f" (resumed with other {', '.join(sorted(others))})" if others else ""
-
-
-def _process(slot: int, at_once: int) -> subprocess.Popen:
-    """A process for one job, with its part of the cores and, where there are several GPUs, one of its own."""
-    import torch
-
-    threads = max(1, (os.cpu_count() or 1) // at_once)
-    variables = PROCESS_SETTINGS | {"OMP_NUM_THREADS": str(threads)} | os.environ
-    if torch.cuda.device_count() > 1:
-        variables["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
-    return subprocess.Popen(
-        [sys.executable, "-c", "from manyviews.runs.jobs import _serve; _serve()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=variables,
-        cwd=paths.ROOT / "lib",  # the folder that Python searches first
-        start_new_session=True,  # Ctrl-C reaches us alone
-    )
-
-
-def _answer(process: subprocess.Popen, job: Job) -> str:
-    """Have a process do a job; gives why it failed, or nothing."""
-    with suppress(BrokenPipeError):  # it is dead already, which its exit status tells
-        process.stdin.write(pickle.dumps(job.work))
-        process.stdin.flush()
-    reason = process.stdout.read().decode()
-    if process.wait() < 0:
-        return "its process was killed, as happens when memory runs out; fewer --jobs need less"
-    return reason or (f"its process ended with status {process.returncode}" if process.returncode else "")
-
-
-def _serve() -> None:
-    """What each process does: one job, or nothing more when the process that began it is gone."""
-    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a job prints is none of its answer
-    work = pickle.load(sys.stdin.buffer)
-    threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
-    try:
-        reason = work()
-    except Exception as error:  # a damaged file, a full disk, no memory left, ...
-        reason = sentence(error)
-    with answer:
-        answer.write(reason)
-    os._exit(0)  # at once: to take the libraries down would take seconds
 
 
 def make_run(config: RunConfig) -> str:

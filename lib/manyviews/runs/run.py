@@ -11,6 +11,7 @@ from torch import Tensor
 from manyviews.config import paths
 from manyviews.config.files import SUMS, read_json, replacing, sha256, write_json, write_sums
 from manyviews.config.schema import ConfigError, Profile, RunConfig
+from manyviews.config.surroundings import TIME_IS_OVER, seconds_left
 from manyviews.data.dataset import SPLITS, Dataset, load_dataset
 from manyviews.probes.features import Features, split_features
 from manyviews.probes.protocol import (
@@ -42,6 +43,7 @@ from manyviews.runs.store import (
 )
 from manyviews.simclr.models import SimCLR, count_macs, count_parameters, make_simclr
 from manyviews.simclr.train import (
+    Progress,
     Recipe,
     Trainer,
     TrainingFailed,
@@ -54,6 +56,7 @@ from manyviews.simclr.views import ViewStrengths
 
 # Forward, gradient of the activations, gradient of the weights: each about as many multiply-adds.
 FORWARDS_OF_A_TRAINING_STEP = 3
+LAST_LOOK = 3  # epochs that all probes at the end take, about
 
 
 class Stopped(KeyboardInterrupt):
@@ -62,6 +65,10 @@ class Stopped(KeyboardInterrupt):
     def _render_traceback_(self) -> list[str]:
         """What a notebook shows of it, by IPython's hook: the sentence alone."""
         return [str(self)]
+
+
+class OutOfTime(RuntimeError):
+    """A training has stopped before its time was over; it goes on when it is run again."""
 
 
 def run(config: RunConfig) -> Run:
@@ -74,6 +81,7 @@ def run(config: RunConfig) -> Run:
         ConfigError: the configuration cannot be run, or differs from the one that made what is there.
         DataError: the dataset is not usable.
         TrainingFailed: the loss is not finite, now or when it was last tried.
+        OutOfTime: another epoch would end too late.
     """
     folder = paths.run_folder(config.profile, config.run, config.seed)
     with run_lock(folder):
@@ -219,8 +227,13 @@ def _make(config: RunConfig, folder: Path) -> None:
     )
     if done := trainer.progress.epoch:
         print(f"{trainer.name}: resumed after epoch {done} of {config.training.epochs}")
+
+    def after_epoch(progress: Progress) -> None:
+        write_table(pd.DataFrame(progress.metrics), partial / "metrics.csv")
+        _stop_in_time(progress, config.training.epochs)
+
     try:
-        trainer.run(lambda progress: write_table(pd.DataFrame(progress.metrics), partial / "metrics.csv"))
+        trainer.run(after_epoch)
     except TrainingFailed as error:
         write_json(partial / "failed.json", {"reason": str(error)})
         raise
@@ -232,6 +245,13 @@ def _make(config: RunConfig, folder: Path) -> None:
     with repeatable():
         _finish(trainer, config, dataset, images, labels, partial)
     take_place(folder)
+
+
+def _stop_in_time(progress: Progress, epochs: int) -> None:
+    """OutOfTime if the next epoch, or after the last one all probes, would end too late."""
+    seconds = progress.wall_time_s / max(1, progress.epoch)
+    if seconds_left() < seconds * (LAST_LOOK if progress.epoch == epochs else 1):
+        raise OutOfTime(f"{TIME_IS_OVER} after epoch {progress.epoch} of {epochs}; run this again to go on")
 
 
 def _evaluate(
