@@ -3,12 +3,13 @@
 On processors, by gloo. What GPUs have beside that, NCCL and synchronised BatchNorm, is not tested.
 """
 
-import multiprocessing
+import multiprocessing.forkserver
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -42,12 +43,17 @@ FOUR = replace(
 CASES = {"pairs": PAIRS, "four views": FOUR, "supervised": PAIRS, "BatchNorm in evaluation": PAIRS}
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}  # float64, summed in another order
 
+PYTHONPATH = f"{Path(__file__).parent}:{paths.ROOT / 'lib'}"
+
 # Processes that begin with everything imported, as copies of one that does nothing else.
 multiprocessing.set_forkserver_preload([__name__])
 
 
 def on_processes(n: int, work: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
     """What a function gives in each of n processes that train together; its arguments are picklable."""
+    with pytest.MonkeyPatch.context() as patch:  # from where Python before 3.12 imports what is preloaded
+        patch.setenv("PYTHONPATH", PYTHONPATH)
+        multiprocessing.forkserver.ensure_running()
     start_processes(_one_of, (n, get_free_port(), work, folder, arguments), n, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(n)]
 
@@ -124,10 +130,8 @@ def trained(checkpoint: Path, until: int) -> tuple[list[float], Tensor]:
         epoch(made, bar)
 
     made._epoch = stopping
-    try:
+    with suppress(StopIteration):
         made.run()
-    except StopIteration:
-        pass
     losses = [row["loss_nats"] for row in made.progress.metrics[1:]]
     return losses, torch.cat([p.detach().flatten() for p in made.model.parameters()])
 
@@ -139,14 +143,15 @@ def test_a_training_goes_on_with_another_number_of_processes(tmp_path, before, a
     for n, until in ((before, 1), (after, 3)):
         arguments = (tmp_path / "broken.checkpoint", until)
         ended = [trained(*arguments)] if n == 1 else on_processes(n, trained, tmp_path, *arguments)
-        for its_losses, its_weights in ended:
+        for its_losses, _ in ended:
             assert its_losses == pytest.approx(losses[:until], rel=1e-9)
-    torch.testing.assert_close(its_weights, weights, **CLOSE)
+    for _, its_weights in ended:
+        torch.testing.assert_close(its_weights, weights, **CLOSE)
 
 
 def test_a_batch_too_small_for_all_processes_is_refused(monkeypatch):
     monkeypatch.setattr(train, "n_processes", lambda: 4)
-    with pytest.raises(ValueError, match="a batch of 7 images, too few for 4 processes .* use 3 at most"):
+    with pytest.raises(ValueError, match=r"a batch of 7 images, too few for 4 processes .* use 3 at most"):
         train.check_batches(N, PAIRS)
 
 
@@ -196,7 +201,7 @@ def test_a_run_whose_second_process_is_killed_goes_on_by_the_same_command(tmp_pa
     (tmp_path / "command.py").write_text(COMMAND, encoding="utf-8")
     monkeypatch.setenv("MANYVIEWS_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("MANYVIEWS_RESULTS", str(tmp_path / "killed"))
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parent}:{paths.ROOT / 'lib'}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{PYTHONPATH}")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     once = [*torchrun, "-m", "command", "baseline"]
     killed = subprocess.run(once, capture_output=True, text=True)

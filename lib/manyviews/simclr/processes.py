@@ -139,4 +139,4 @@ def side_by_side(module: nn.Module) -> nn.Module:
     """A module whose parameters have, after each backward pass, the gradients of all processes."""
     if n_processes() == 1:
         return module
-    return DistributedDataParallel(module, broadcast_buffers=False)  # see synchronise_batch_norm
+    return DistributedDataParallel(module, forward_sync_buffers=False)  # see synchronise_batch_norm
