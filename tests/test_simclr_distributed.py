@@ -18,19 +18,18 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from small import small_profile, small_run
+from small import small_run
 from torch import Tensor, nn
 from torch.distributed.elastic.utils.distributed import get_free_port
 from torch.multiprocessing import start_processes
 
 from manyviews.config import paths
 from manyviews.config.files import read_json
-from manyviews.runs import __main__ as entry
-from manyviews.runs.run import run
+from manyviews.runs.run import assist, run
 from manyviews.runs.store import partial_folder
 from manyviews.simclr import processes, train
 from manyviews.simclr.models import SimCLR, make_simclr
-from manyviews.simclr.processes import joined, share
+from manyviews.simclr.processes import is_first, joined, share
 from manyviews.simclr.train import Recipe, Trainer
 
 N = 23  # in batches of 8, 8 and 7: on two processes 4 + 4 and 4 + 3, on three 3 + 3 + 2 and 3 + 2 + 2
@@ -168,10 +167,9 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
 
 # A module for torchrun: the command, with the small profile, and a second process that is killed once.
 COMMAND = """
-import os, signal, sys
+import os, signal
 from pathlib import Path
 from small import small_profile
-from manyviews.config.errors import command
 from manyviews.runs import __main__ as entry
 from manyviews.simclr.train import Trainer
 
@@ -185,15 +183,17 @@ def killed_once(self, bar):
     epoch(self, bar)
 
 Trainer._epoch = killed_once
-sys.exit(command("manyviews.runs", entry.make))
+entry.main()
 """
 
 
 def make_small_run(root: Path) -> None:
-    """The command, in a process that is begun already."""
-    os.environ["MANYVIEWS_RESULTS"] = str(root)
-    entry.load_profile = lambda name: small_profile()
-    entry.make(["baseline"])
+    """What the command does, in a process that is begun already."""
+    os.environ |= {"MANYVIEWS_DATA": str(root / "data"), "MANYVIEWS_RESULTS": str(root / "whole")}
+    if is_first():
+        run(small_run())
+    else:
+        assist()
 
 
 def test_a_run_whose_second_process_is_killed_goes_on_by_the_same_command(tmp_path, monkeypatch):
@@ -216,7 +216,7 @@ def test_a_run_whose_second_process_is_killed_goes_on_by_the_same_command(tmp_pa
     assert "2 processes; BatchNorm sees the part of a batch" in again.stdout
     assert "resumed after epoch 1 of 2" in again.stdout
     assert "resumed_with" not in read_json(paths.run_folder("small", "baseline", 0) / "environment.json")
-    on_processes(2, make_small_run, tmp_path, tmp_path / "whole")
+    on_processes(2, make_small_run, tmp_path, tmp_path)
     of = [pd.read_csv(tmp_path / root / "small/baseline/seed0/metrics.csv") for root in ("killed", "whole")]
     pd.testing.assert_frame_equal(*of, rtol=1e-6)
 

@@ -1,8 +1,10 @@
 """One run on one or several devices: `torchrun --nproc-per-node N -m manyviews.runs RUN`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from manyviews.config import paths
 from manyviews.config.errors import command
@@ -38,15 +40,19 @@ def make(arguments: Sequence[str] | None = None) -> int:
         if is_first():
             run(config)
             print(f"Finished: {paths.run_folder(config.profile, config.run, config.seed)}")
-            return 0
-        try:
-            assist()
-        except KeyboardInterrupt:  # of which the first process tells
-            return 130
-        except TrainingFailed:
-            from_first(lambda: None)  # it finds the same, says so and ends, and this process with it
+        else:
+            with suppress(TrainingFailed):  # which the first process finds as well, and tells
+                assist()
+        from_first(lambda: None)  # so that all end together
     return 0
 
 
+def main() -> None:
+    """The command; see config.errors.command for its exit status."""
+    status = command("manyviews.runs", make)
+    sys.stdout.flush()
+    os._exit(status)  # at once: to take the libraries down would take seconds
+
+
 if __name__ == "__main__":
-    sys.exit(command("manyviews.runs", make))
+    main()

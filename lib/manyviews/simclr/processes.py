@@ -55,7 +55,7 @@ def joined(device: str) -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise ProcessLost(
-                "another process of this run has ended: by an error, which it tells, or killed. The same "
+                "another process of this run has ended, by an error, which it tells, or killed; the same "
                 "command goes on after the last whole epoch"
             ) from error
         raise
