@@ -1,7 +1,8 @@
 """One training on several processes, which torchrun starts: each has a part of the images of every batch.
 
 A batch, its loss and its gradient are those of one process. Without torchrun there is one process, for which
-nothing here does anything.
+nothing here does anything. With gloo, on processors, it is tested. What is for GPUs, NCCL and synchronised
+BatchNorm, is written to PyTorch's documentation and was not run.
 """
 
 import os
@@ -107,15 +108,15 @@ def gather(z: Tensor, n_images: int) -> Tensor:
         n_images: of the whole batch, B.
     Returns:
         (K B, D): all first views of the B images in order, all second, ...
-    Source: Chen et al. 2020, arXiv:2002.05709, section 2.1: the views of all devices are negatives.
+    Source: objective.py of google-research/simclr, where the views of all replicas are negatives; the own
+        rows among constant ones as in gather_features of open_clip.
     """
     if n_processes() == 1:
         return z
     sizes = [len(part) for part in torch.arange(n_images).tensor_split(n_processes())]
-    own, rank = sizes[dist.get_rank()], dist.get_rank()
-    padded = F.pad(
-        z.view(-1, own, z.shape[1]), (0, 0, 0, max(sizes) - own)
-    )  # (K, b of the most, D): one shape
+    rank, most = dist.get_rank(), max(sizes)
+    own = z.view(-1, sizes[rank], z.shape[1])  # (K, b, D)
+    padded = F.pad(own, (0, 0, 0, most - sizes[rank]))  # (K, most, D): what is sent has one shape
     parts = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(parts, padded.detach())
     if z.requires_grad:
@@ -130,7 +131,7 @@ def synchronise_batch_norm(model: nn.Module) -> nn.Module:
     PyTorch has it for GPUs alone: on processors BatchNorm sees each process's part, as if the batch were that
     small, and the probes read the running statistics of the first process.
     """
-    if n_processes() > 1 and next(model.parameters()).is_cuda:  # untested: written to PyTorch's documentation
+    if n_processes() > 1 and next(model.parameters()).is_cuda:
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model
 
