@@ -19,6 +19,7 @@ from refresh_docs import REFERENCE, RELIABILITY, with_inputs, with_tables
 from refresh_readme import BEGIN, END, PAGES, PROFILES, README, results_text, with_results
 from safetensors.torch import save_file
 from small import small_run
+from torch.distributed.run import get_args_parser as torchrun_parser
 
 from manyviews import export
 from manyviews.cli import parse_arguments
@@ -27,6 +28,7 @@ from manyviews.config.profiles import load_profile, notebook_profile, profile_na
 from manyviews.config.runs import configure, run_specs
 from manyviews.config.schema import RunConfig
 from manyviews.data import fractals
+from manyviews.runs.__main__ import parse_arguments as parse_run
 from manyviews.runs.store import Results, load_published, publish
 from manyviews.simclr.models import make_simclr
 
@@ -249,6 +251,17 @@ def test_each_call_of_export_has_the_arguments_that_it_takes(monkeypatch):
     for folder in exported:
         *_, profile, run, seed = folder.parts
         assert (profile in profile_names(), run in run_specs().runs, seed[:4]) == (True, True, "seed")
+
+
+def test_each_call_of_torchrun_has_options_profiles_and_runs_that_there_are():
+    """Oracle: torchrun's own parser, which takes `--run` for one of its own options, wherever it stands."""
+    starts = ("--nnodes", "--nproc-per-node")
+    calls = [[start, *arguments] for start in starts for _, arguments in commands(f"torchrun {start}")]
+    assert len(calls) >= 2
+    for call in calls:
+        parsed = torchrun_parser().parse_args(call)
+        assert (parsed.module, parsed.training_script) == (True, "manyviews.runs")
+        parse_run(parsed.training_script_args)
 
 
 def test_files_in_commands_are_there():

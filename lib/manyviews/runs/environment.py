@@ -12,6 +12,7 @@ import torch
 from manyviews.config import paths
 from manyviews.config.files import read_json, write_json
 from manyviews.config.schema import ConfigError
+from manyviews.simclr.processes import n_processes
 
 MUST_NOT_CHANGE = ("data_sha256", "device_type", "precision")  # while a run is interrupted
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pandas")
@@ -35,15 +36,32 @@ def describe_environment(device: torch.device, precision: torch.dtype) -> dict[s
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
         "device_type": device.type,
         "precision": dtype_name(precision),
+        "processes": n_processes(),
+        "batch_norm": "part of a batch" if n_processes() > 1 and device.type == "cpu" else "whole batch",
         "threads": torch.get_num_threads(),
         "logical_cores": os.cpu_count(),
     }
 
 
+def check_same(here: dict[str, Any], there: dict[str, Any], where: str, fix: str) -> None:
+    """See that two places give the same numbers.
+
+    Args:
+        here, there: their environments.
+        where: what the other place is, in words.
+        fix: what to do if they do not.
+    Raises:
+        ConfigError: other images, another kind of device or another precision.
+    """
+    for key in MUST_NOT_CHANGE:
+        if there.get(key) != here[key]:
+            raise ConfigError(f"{where} with {key} {there.get(key)}, here {here[key]}; {fix}")
+
+
 def note_environment(path: Path, now: dict[str, Any]) -> None:
     """Write what a run begins with, or see that what resumes it gives the same numbers.
 
-    A run resumed by other code, libraries or threads gets the list `resumed_with`.
+    A run resumed by other code, libraries, threads or processes gets the list `resumed_with`.
 
     Raises:
         ConfigError: the run was begun on other images, another kind of device or in another precision.
@@ -52,12 +70,8 @@ def note_environment(path: Path, now: dict[str, Any]) -> None:
         write_json(path, now)
         return
     before = read_json(path)
-    for key in MUST_NOT_CHANGE:
-        if before.get(key) != now[key]:
-            raise ConfigError(
-                f"{path.parent}: begun with {key} {before.get(key)}, now {now[key]}; resume it where it was "
-                "begun, or delete the folder to start anew"
-            )
+    fix = "resume it where it was begun, or delete the folder to start anew"
+    check_same(now, before, f"{path.parent}: begun", fix)
     changed = {key: value for key, value in now.items() if before.get(key) != value}
     if changed:
         write_json(path, before | {"resumed_with": [*before.get("resumed_with", []), changed]})

@@ -24,7 +24,7 @@ from manyviews.probes.protocol import (
     ood_split,
     raw_pixel_features,
 )
-from manyviews.runs.environment import describe_environment, note_environment
+from manyviews.runs.environment import check_same, describe_environment, note_environment
 from manyviews.runs.store import (
     CURVES,
     RAW_PIXELS,
@@ -42,6 +42,7 @@ from manyviews.runs.store import (
     write_table,
 )
 from manyviews.simclr.models import SimCLR, count_macs, count_parameters, make_simclr
+from manyviews.simclr.processes import from_first, n_processes
 from manyviews.simclr.train import (
     Progress,
     Recipe,
@@ -75,7 +76,7 @@ def run(config: RunConfig) -> Run:
     """Train and probe one run, or load it if it is finished, or resume it where it was interrupted.
 
     While it runs, its folder is called `<folder>.partial`; the last act is to rename it. So a folder
-    without that ending is complete.
+    without that ending is complete. Of several processes the first makes the run; the others `assist`.
 
     Raises:
         ConfigError: the configuration cannot be run, or differs from the one that made what is there.
@@ -89,9 +90,26 @@ def run(config: RunConfig) -> Run:
             check_recipe(config, folder)
             tidy(folder)
             print(f"{config.run} seed {config.seed}: finished before, kept")
+            from_first(lambda: None)  # nothing to assist with
         else:
             _make(config, folder)
         return load_run(folder)
+
+
+def assist() -> None:
+    """Train along with the process that makes a run, of its configuration; nothing is written here.
+
+    Raises:
+        ConfigError: this process would give other numbers.
+        DataError, TrainingFailed: see run.
+    """
+    begun = from_first(lambda: None)
+    if begun is not None:
+        config, environment = begun
+        dataset = load_dataset(config.data)
+        here = _environment(config, dataset)
+        check_same(here, environment, "the first process began", "give all machines the same data and device")
+        _make_trainer(config, dataset, *split_tensors(dataset, resolve_device(config.device))).run()
 
 
 def raw_pixels(profile: Profile, dataset: Dataset) -> pd.DataFrame:
@@ -199,32 +217,14 @@ def _make(config: RunConfig, folder: Path) -> None:
     dataset = load_dataset(config.data)
     check(config, dataset)
     write_json(partial / "config.json", config.model_dump(mode="json"))
-    device = resolve_device(config.device)
-    precision = resolve_precision(config.training.precision, device)
-    about_data = {
-        "dataset": dataset.name,
-        "data_sha256": dataset.checksum,
-        "seed": config.seed,
-        "class_names": list(dataset.class_names),
-        "ood_class_names": list(dataset.ood_class_names),
-    }
-    note_environment(partial / "environment.json", describe_environment(device, precision) | about_data)
+    environment = _environment(config, dataset)
+    note_environment(partial / "environment.json", environment)
+    if n_processes() > 1:
+        print(f"{n_processes()} processes; BatchNorm sees the {environment['batch_norm']}")
 
-    images, labels = split_tensors(dataset, device)
-    used = first_of_each_class(labels["train"], config.training.image_fraction)
-    every = len(used) == len(images["train"])  # which are then not copied
-    trainer = Trainer(
-        make_model(config, dataset.train.n_classes),
-        images["train"] if every else images["train"][used],
-        recipe_of(config),
-        config.seed,
-        labels=labels["train"][used] if config.objective == "supervised" else None,
-        precision=precision,
-        checkpoint=partial / "checkpoint.pt",
-        evaluate=lambda model, epoch: _evaluate(model, epoch, config, images, labels, partial),
-        every_epochs=config.evaluation.every_epochs,
-        name=f"{config.run} seed {config.seed}",
-    )
+    images, labels = split_tensors(dataset, resolve_device(config.device))
+    from_first(lambda: (config, environment))  # from here on the others assist
+    trainer = _make_trainer(config, dataset, images, labels)
     if done := trainer.progress.epoch:
         print(f"{trainer.name}: resumed after epoch {done} of {config.training.epochs}")
 
@@ -252,6 +252,38 @@ def _stop_in_time(progress: Progress, epochs: int) -> None:
     seconds = progress.wall_time_s / max(1, progress.epoch)
     if seconds_left() < seconds * (LAST_LOOK if progress.epoch == epochs else 1):
         raise OutOfTime(f"{TIME_IS_OVER} after epoch {progress.epoch} of {epochs}; run this again to go on")
+
+
+def _environment(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
+    """What a run on a dataset is made with here."""
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.training.precision, device)
+    return describe_environment(device, precision) | {
+        "dataset": dataset.name,
+        "data_sha256": dataset.checksum,
+        "seed": config.seed,
+        "class_names": list(dataset.class_names),
+        "ood_class_names": list(dataset.ood_class_names),
+    }
+
+
+def _make_trainer(config: RunConfig, dataset: Dataset, images: dict[str, Tensor], labels: Labels) -> Trainer:
+    """The training of a run, from what is saved in its folder."""
+    folder = partial_folder(paths.run_folder(config.profile, config.run, config.seed))
+    used = first_of_each_class(labels["train"], config.training.image_fraction)
+    every = len(used) == len(images["train"])  # which are then not copied
+    return Trainer(
+        make_model(config, dataset.train.n_classes),
+        images["train"] if every else images["train"][used],
+        recipe_of(config),
+        config.seed,
+        labels=labels["train"][used] if config.objective == "supervised" else None,
+        precision=resolve_precision(config.training.precision, images["train"].device),
+        checkpoint=folder / "checkpoint.pt",
+        evaluate=lambda model, epoch: _evaluate(model, epoch, config, images, labels, folder),
+        every_epochs=config.evaluation.every_epochs,
+        name=f"{config.run} seed {config.seed}",
+    )
 
 
 def _evaluate(

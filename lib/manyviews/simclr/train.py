@@ -5,8 +5,8 @@ import math
 import os
 import time
 import zipfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -19,6 +19,16 @@ from tqdm import tqdm
 
 from manyviews.simclr.losses import MultiViewLoss, multi_view_nt_xent, nt_xent
 from manyviews.simclr.models import SimCLR
+from manyviews.simclr.processes import (
+    from_first,
+    gather,
+    is_first,
+    n_processes,
+    share,
+    side_by_side,
+    synchronise_batch_norm,
+    total,
+)
 from manyviews.simclr.sampler import ViewSampler
 from manyviews.simclr.views import ViewStrengths, make_views
 
@@ -134,7 +144,7 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def check_batches(n_images: int, recipe: Recipe) -> None:
-    """See that the loss finds a negative in each batch.
+    """See that the loss finds a negative in each batch, and each process two images of it.
 
     Raises:
         ValueError: not so; names the nearest batch size that works.
@@ -152,10 +162,16 @@ def check_batches(n_images: int, recipe: Recipe) -> None:
             f"training.batch_size {size} leaves a last batch of one of the {n_images} training images, "
             f"which has no negatives; use {next(good, 'another training.views_per_batch')}"
         )
+    smallest = n_images % per_batch or per_batch
+    if n_processes() > 1 and smallest < 2 * n_processes():  # for BatchNorm, which needs two
+        raise ValueError(
+            f"training.batch_size {size} leaves a batch of {smallest} images, too few for {n_processes()} "
+            f"processes with two of them each; use {smallest // 2} at most, or another batch size"
+        )
 
 
 class _BatchLoss(nn.Module):
-    """A loss as a module that has the model's parameters, as CUDA graphs want it."""
+    """A loss as a module that has the model's parameters, as CUDA graphs and several processes want it."""
 
     def __init__(self, model: SimCLR, loss: Callable[[Tensor, Tensor], Tensor]):
         super().__init__()
@@ -168,8 +184,12 @@ class _BatchLoss(nn.Module):
 class Trainer:
     """A training between its first and its last step.
 
+    On several processes (see processes.joined) each makes the same trainer, which trains on its part of every
+    batch. The first alone evaluates, writes and reads the checkpoint, which is that of one process.
+
     Args:
-        model: with its initial weights, on the device and in the type that training shall have.
+        model: with its initial weights, on the device and in the type that training shall have; on several
+            GPUs its BatchNorm layers are replaced by synchronised ones.
         images: training images, (N, 3, H, W) uint8.
         recipe: how to train.
         seed: of the order of images and of the views.
@@ -182,7 +202,8 @@ class Trainer:
         every_epochs: how often it is called.
         name: of the progress bar.
     Raises:
-        ValueError: batch size and number of images leave a batch of one image, or exceed each other.
+        ValueError: batch size and number of images leave a batch of one image, or of less than two for each
+            process, or exceed each other.
         TrainingFailed: the checkpoint is damaged.
     """
 
@@ -203,7 +224,7 @@ class Trainer:
         check_batches(len(images), recipe)
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model = synchronise_batch_norm(model.to(memory_format=torch.channels_last))
         self.images = images.to(self.device)
         self.labels = None if labels is None else labels.to(self.device)
         self.recipe, self.seed, self.precision, self.name = recipe, seed, precision, name
@@ -213,36 +234,42 @@ class Trainer:
         )
         self.steps_per_epoch = recipe.passes_per_epoch * len(self.sampler)
         self.optimizer = make_optimizer(recipe, model)
-        self.graphed, self._graph = self.device.type == "cuda", None
+        # No graphs on several processes: what they send each other is ordered by the host, step by step.
+        self.graphed, self._graph = self.device.type == "cuda" and n_processes() == 1, None
         self.progress = Progress()
-        if checkpoint is not None and checkpoint.exists():
-            self._load_checkpoint()
+        self._load_checkpoint()
+        self._shared = side_by_side(_BatchLoss(self.model, lambda *batch: self._batch_loss(*batch)))
 
     def run(self, after_epoch: Callable[[Progress], None] = lambda progress: None) -> Progress:
         """Train to the last epoch, from wherever the training stands.
 
         Args:
-            after_epoch: called when an epoch and its checkpoint are done.
+            after_epoch: called when an epoch and its checkpoint are done; in the first process alone.
         Raises:
             TrainingFailed: the loss is not finite. The last good checkpoint stays.
         """
-        total = self.recipe.epochs * self.steps_per_epoch
-        bar = tqdm(total=total, initial=self.progress.steps, desc=self.name, unit="step", mininterval=0.5)
+        steps = self.recipe.epochs * self.steps_per_epoch
+        quiet = {} if is_first() else {"disable": True}  # else $TQDM_DISABLE decides
+        bar = tqdm(
+            total=steps, initial=self.progress.steps, desc=self.name, unit="step", mininterval=0.5, **quiet
+        )
         with repeatable(), bar:
             if not self.progress.metrics:
                 self._timed(self._record)
             while self.progress.epoch < self.recipe.epochs:
                 self._timed(self._epoch, bar)
-                self._save_checkpoint()
-                after_epoch(self.progress)
-        after_epoch(self.progress)  # if that of the last epoch was interrupted
+                if is_first():
+                    self._save_checkpoint()
+                    after_epoch(self.progress)
+        if is_first():
+            after_epoch(self.progress)  # if that of the last epoch was interrupted
         return self.progress
 
     def _timed(self, work: Callable[..., None], *arguments: Any) -> None:
         wall, cpu = time.perf_counter(), time.process_time()
         work(*arguments)
         self.progress.wall_time_s += time.perf_counter() - wall
-        self.progress.cpu_time_s += time.process_time() - cpu
+        self.progress.cpu_time_s += total(time.process_time() - cpu, self.device)
 
     def _epoch(self, bar: tqdm) -> None:
         losses: list[Tensor] = []
@@ -270,7 +297,7 @@ class Trainer:
         full = len(images) == self.recipe.images_per_batch
         if full and self.graphed and self._graph is None:
             self._graph = self._capture(images, draws)
-        loss = self._graph(images, draws) if full and self._graph else self._batch_loss(images, draws)
+        loss = self._graph(images, draws) if full and self._graph else self._shared(images, draws)
         self.optimizer.zero_grad()
         loss.backward()
         for group in self.optimizer.param_groups:
@@ -291,22 +318,22 @@ class Trainer:
         return graph
 
     def _batch_loss(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Loss of one view for each of draws (B, K) of images (B,)."""
+        """Loss of one view for each of draws (B, K) of images (B,): the batch of all processes."""
         n_views = draws.shape[1]
         x = make_views(
             self.images,
-            images.repeat(n_views),
-            draws.T.flatten(),
+            share(images).repeat(n_views),
+            share(draws).T.flatten(),
             seed=self.seed,
             size=self.recipe.view_size or self.images.shape[-1],
             strengths=self.recipe.strengths,
             dtype=self.dtype,
-        ).contiguous(memory_format=torch.channels_last)  # (KB, 3, H, W): all first views, all second, ...
+        ).contiguous(memory_format=torch.channels_last)  # (Kb, 3, H, W), b = B / P: all first views, ...
         with torch.autocast(self.device.type, self.precision, enabled=self.precision == torch.bfloat16):
             # Apart, BatchNorm sees one view of each image at a time, as in the original.
             together = x.chunk(1 if self.recipe.joint_forward else n_views)
             z = torch.cat([self.model(part) for part in together])
-        return self._loss(z, images)
+        return self._loss(gather(z, len(images)), images)
 
     def _loss(self, z: Tensor, images: Tensor) -> Tensor:
         """Loss of the head's outputs z (KB, .) for images (B,): all first views, all second, ..."""
@@ -338,7 +365,8 @@ class Trainer:
         epoch = self.progress.epoch
         due = epoch in (0, self.recipe.epochs) or epoch % self.every_epochs == 0
         done = {name: getattr(self.progress, name) for name in ("epoch", "steps", "views_forwarded")}
-        measured = self.evaluate(self.model, epoch) if due and self.evaluate is not None else {}
+        due = due and self.evaluate is not None and is_first()
+        measured = self.evaluate(self.model, epoch) if due else {}
         self.progress.metrics.append(done | {"learning_rate": rate, "loss_nats": loss} | measured)
 
     def _save_checkpoint(self) -> None:
@@ -357,16 +385,31 @@ class Trainer:
             os.fsync(file.fileno())  # else a power cut could leave the new name with no content
         new.replace(self.checkpoint)
 
-    def _load_checkpoint(self) -> None:
+    @contextmanager
+    def _damage_named(self) -> Iterator[None]:
         try:
-            with zipfile.ZipFile(self.checkpoint) as parts:
-                if parts.testzip() is not None:  # torch.load compares no checksums
-                    raise ValueError("another checksum than when it was written")
-            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.progress = Progress(**state["progress"])
+            yield
         except Exception as error:  # torch.load raises many kinds
             raise TrainingFailed(
                 f"{self.checkpoint}: damaged ({error}). Delete {self.checkpoint.parent} to start the run anew"
             ) from error
+
+    def _read_checkpoint(self) -> dict[str, Any] | None:
+        """What is saved, if anything is; on the host, from where it can go to all processes."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return None
+        with self._damage_named():
+            with zipfile.ZipFile(self.checkpoint) as parts:
+                if parts.testzip() is not None:  # torch.load compares no checksums
+                    raise ValueError("another checksum than when it was written")
+            return torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+
+    def _load_checkpoint(self) -> None:
+        """Go on from the checkpoint of the first process, if it has one."""
+        state = from_first(self._read_checkpoint)
+        if state is None:
+            return
+        with self._damage_named():
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.progress = Progress(**state["progress"])

@@ -1,0 +1,58 @@
+"""One run on one or several devices: `torchrun --nproc-per-node N -m manyviews.runs RUN`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+
+from manyviews.config import paths
+from manyviews.config.errors import command
+from manyviews.config.profiles import load_profile
+from manyviews.config.runs import configure
+from manyviews.config.schema import RunConfig
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> RunConfig:
+    """The run that is asked for.
+
+    Raises:
+        ConfigError: a wrong value; lists the valid ones.
+        SystemExit: an option that there is not; argparse has said so.
+    """
+    parser = argparse.ArgumentParser("manyviews.runs", description="Makes one run, or goes on with it.")
+    # Not --run: torchrun takes it for the beginning of an option of its own.
+    parser.add_argument("run", help="a name of notebooks/runs.yaml")
+    parser.add_argument("--profile", default="demo", metavar="NAME")
+    parser.add_argument("--seed", type=int, default=0, metavar="K")
+    options = parser.parse_args(arguments)
+    return configure(options.run, load_profile(options.profile), options.seed)
+
+
+def make(arguments: Sequence[str] | None = None) -> int:
+    """Make the run, as the only process or as one of those that torchrun has started."""
+    config = parse_arguments(arguments)
+    from manyviews.runs.run import assist, run
+    from manyviews.simclr.processes import from_first, is_first, joined
+    from manyviews.simclr.train import TrainingFailed
+
+    with joined(config.device):
+        if is_first():
+            run(config)
+            print(f"Finished: {paths.run_folder(config.profile, config.run, config.seed)}")
+        else:
+            with suppress(TrainingFailed):  # which the first process finds as well, and tells
+                assist()
+        from_first(lambda: None)  # so that all end together
+    return 0
+
+
+def main() -> None:
+    """The command; see config.errors.command for its exit status."""
+    status = command("manyviews.runs", make)
+    sys.stdout.flush()
+    os._exit(status)  # at once: to take the libraries down would take seconds
+
+
+if __name__ == "__main__":
+    main()
