@@ -49,7 +49,7 @@ class DataConfig(Section):
     """Which images. A dataset is a folder with train.npz, val.npz and ood.npz."""
 
     name: Literal["fractals", "tiny-imagenet", "images", "folder"] = "folder"
-    path: str | None = None  # folder: where the .npz files are; images: its classes; tiny-imagenet: the zip
+    path: str | None = None  # folder: of the .npz files; images: of the classes; tiny-imagenet: zip or folder
     classes: PositiveInt | None = None  # None: all there are
     ood_classes: PositiveInt | None = None
     train_per_class: PositiveInt | None = None

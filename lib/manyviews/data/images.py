@@ -33,8 +33,13 @@ SYNTHETIC = False
 NO_CLASSES = ("__MACOSX", "train", "val", "ood")
 NO_PICTURES = ("Thumbs.db", "desktop.ini")  # and what begins with a dot
 CHUNK = 512  # pictures decoded at a time
+LARGEST = Image.MAX_IMAGE_PIXELS or 0
+TOO_LARGE = f"larger than {LARGEST / 1e6:.0f} megapixels"
 
+Classes = dict[str, list[Any]]  # what read_picture takes, by class
 Quotas = list[tuple[str, int, int | None]]  # split, label, pictures; None: all that are left
+Plan = list[tuple[str, list[Any], Quotas]]  # class, its files, where they go
+FIX = "add some, ask for fewer or remove the class"
 
 
 def build(config: DataConfig) -> Built:
@@ -47,12 +52,19 @@ def build(config: DataConfig) -> Built:
     demand(root.is_dir(), f"{root}: no such folder; data.path must name one that has a folder for each class")
     train = list_classes(root / "train" if (root / "train").is_dir() else root)
     val, ood = (list_classes(root / name) if (root / name).is_dir() else None for name in ("val", "ood"))
+    return divide(train, val, ood, root, config)
+
+
+def divide(
+    train: Classes, val: Classes | None, ood: Classes | None, root: Path, config: DataConfig, read: Any = None
+) -> Built:
+    """Choose classes and draw pictures; `read` is of read_picture's form, and that by default."""
     seen, unseen = choose_classes(list(train), ood and list(ood), config)
     lacking = [name for name in seen if name not in (train if val is None else val)]
     demand(
         not lacking, f"{root / 'val'}: has no class '{', '.join(lacking[:1])}'; it must have those of train/"
     )
-    plan: list[tuple[str, list[Path], Quotas]] = []
+    plan: Plan = []
     for label, name in enumerate(seen):
         files, of_train = drawn(train[name], name, config.seed), ("train", label, config.train_per_class)
         if val is None:
@@ -64,8 +76,7 @@ def build(config: DataConfig) -> Built:
     for label, name in enumerate(unseen):
         files = drawn((ood or val or train).get(name, []), name, config.seed)
         plan.append((name, files, [("ood", label, config.ood_per_class)]))
-    manifest: list[dict[str, Any]] = []
-    return Built(_pieces(plan, root, config, manifest), seen, unseen, manifest)
+    return follow(plan, seen, unseen, root, config, read)
 
 
 def list_classes(folder: Path) -> dict[str, list[Path]]:
@@ -114,8 +125,17 @@ def choose_classes(
     return sorted(seen), sorted(unseen)
 
 
+def follow(
+    plan: Plan, seen: list[str], unseen: list[str], root: Path, config: DataConfig, read: Any = None, fix=FIX
+) -> Built:
+    """A plan as a dataset that is read when its pieces are taken; `fix` ends the message if it cannot be."""
+    manifest: list[dict[str, Any]] = []
+    read = partial(read or read_picture, size=config.image_size, fit=config.fit)
+    return Built(_pieces(plan, root, read, fix, manifest), seen, unseen, manifest)
+
+
 def _pieces(
-    plan: list[tuple[str, list[Path], Quotas]], root: Path, config: DataConfig, manifest: list[dict[str, Any]]
+    plan: Plan, root: Path, read: Any, fix: str, manifest: list[dict[str, Any]]
 ) -> Iterator[tuple[str, Split]]:
     """Images of a class at a time; a file that cannot be used is replaced by the next of its class."""
     total = sum(min(len(files), sum(n or len(files) for *_, n in quotas)) for _, files, quotas in plan)
@@ -127,32 +147,32 @@ def _pieces(
         for name, files, quotas in plan:
             for split, label, n in quotas:
                 images: list[np.ndarray] = []
+                bad = ""
                 while files and (n is None or len(images) < n):
                     size = min(CHUNK, CHUNK if n is None else n - len(images))
                     chunk, files = files[:size], files[size:]
-                    read = pool.map(partial(read_picture, size=config.image_size, fit=config.fit), chunk)
-                    for file, (pixels, checksum, reason) in zip(chunk, read, strict=True):
+                    for file, (pixels, checksum, reason) in zip(chunk, pool.map(read, chunk), strict=True):
                         row = {"split": "" if reason else split, "class": name}
                         row |= {"file": text(file), "sha256": checksum, "left_out": reason}
                         manifest.append(row)
                         if reason:
-                            reasons[reason] += 1
+                            reasons[reason], bad = reasons[reason] + 1, f" ({text(file)}: {reason})"
                         else:
                             images.append(pixels)
                     bar.update(len(chunk))
-                demand(
-                    len(images) >= (n or 1),
-                    f"{root}: class '{name}' has {len(images)} pictures for {split}, not {n or 'one'}; "
-                    f"add some, ask for fewer or remove the class (left out: {dict(reasons)})",
-                )
+                few = f"{root}: class '{name}' has {len(images)} pictures for {split}, not {n or 'one'}{bad}"
+                demand(len(images) >= (n or 1), f"{few}; {fix}")
                 yield split, Split(np.stack(images), np.full(len(images), label))
     if reasons:
         counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
         warn(f"{root}: files left out: {counted}; manifest.csv, beside the built images, names each")
 
 
-def read_picture(path: Path, size: int, fit: str) -> tuple[np.ndarray | None, str, str]:
-    """One picture as (size, size, 3) uint8, its file's SHA-256, and why it cannot be used, if so."""
+def read_picture(path: Any, size: int, fit: str) -> tuple[np.ndarray | None, str, str]:
+    """One picture as (size, size, 3) uint8, its file's SHA-256, and why it cannot be used, if so.
+
+    path: in a folder, or in a zip (zipfile.Path).
+    """
     checksum = ""
     try:
         demand(path.is_file(), "no files, or links to none")  # reading a pipe would never end
@@ -162,6 +182,8 @@ def read_picture(path: Path, size: int, fit: str) -> tuple[np.ndarray | None, st
             pixels = to_rgb(picture, fit)
         demand(min(pixels.shape[:2]) >= size, f"smaller than {size} pixels (data.image_size)")
         return area_downsample(pixels[None], size)[0], checksum, ""
+    except Image.DecompressionBombError:
+        return None, checksum, TOO_LARGE
     except UnidentifiedImageError:
         return None, checksum, "no pictures that Pillow reads"
     except DataError as error:
@@ -172,8 +194,7 @@ def read_picture(path: Path, size: int, fit: str) -> tuple[np.ndarray | None, st
 
 def to_rgb(picture: Image.Image, fit: str) -> np.ndarray:
     """The first frame as RGB (H, W, 3) uint8, upright, on white where it is transparent; H = W if cropped."""
-    most = Image.MAX_IMAGE_PIXELS or 0
-    demand(picture.width * picture.height <= most, f"larger than {most / 1e6:.0f} megapixels")
+    demand(picture.width * picture.height <= LARGEST, TOO_LARGE)
     picture = ImageOps.exif_transpose(picture)
     if fit == "crop":
         side = min(picture.size)
