@@ -349,7 +349,7 @@ def _write(config: DataConfig, folder: Path) -> None:
             table.writeheader()
             table.writerows(built.manifest)
     about = {
-        "name": config.name,
+        "name": config.title,
         "synthetic": builder.SYNTHETIC,
         "parameters": _parameters(config),
         "class_names": list(built.class_names),

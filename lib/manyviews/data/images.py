@@ -179,9 +179,7 @@ def read_picture(path: Any, size: int, fit: str) -> tuple[np.ndarray | None, str
         contents = path.read_bytes()
         checksum = hashlib.sha256(contents).hexdigest()
         with Image.open(io.BytesIO(contents)) as picture:
-            pixels = to_rgb(picture, fit)
-        demand(min(pixels.shape[:2]) >= size, f"smaller than {size} pixels (data.image_size)")
-        return area_downsample(pixels[None], size)[0], checksum, ""
+            return fitted(picture, size, fit), checksum, ""
     except Image.DecompressionBombError:
         return None, checksum, TOO_LARGE
     except UnidentifiedImageError:
@@ -190,6 +188,13 @@ def read_picture(path: Any, size: int, fit: str) -> tuple[np.ndarray | None, str
         return None, checksum, str(error)
     except Exception:  # Pillow raises many kinds
         return None, checksum, "broken"
+
+
+def fitted(picture: Image.Image, size: int, fit: str) -> np.ndarray:
+    """A picture as (size, size, 3) uint8; DataError if it cannot be used."""
+    pixels = to_rgb(picture, fit)
+    demand(min(pixels.shape[:2]) >= size, f"smaller than {size} pixels (data.image_size)")
+    return area_downsample(pixels[None], size)[0]
 
 
 def to_rgb(picture: Image.Image, fit: str) -> np.ndarray:
