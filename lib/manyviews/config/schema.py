@@ -76,8 +76,11 @@ class DataConfig(Section):
     ood_per_class: PositiveInt | None = None
     image_size: Pixels = 64  # pixels, height and width
     seed: Annotated[Whole, Field(ge=0)] = 0  # of the fractals, and of all that is drawn from pictures
+    seen: tuple[str, ...] | None = None  # of pictures: classes to train on; None: drawn
     unseen: tuple[str, ...] | None = None  # of pictures: classes to set aside; None: drawn
     unseen_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5  # images: of the classes, without ood_classes
+    # images: where val/ has no folders, a file in data.path with lines `FILE CLASS`, such as ImageNet's
+    val_list: str | None = None
     # images: of a class, without val/ and val_per_class
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     fit: Literal["crop", "squeeze"] = "crop"  # images: the central square, or all of it

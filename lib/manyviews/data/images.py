@@ -2,7 +2,8 @@
 
     PATH/CLASS/...                             val is drawn from each class
     PATH/train/CLASS/..., PATH/val/CLASS/...   torchvision's ImageFolder; ImageNet, sorted by class
-    PATH/ood/CLASS/...                         beside either: the unseen classes; else some are set aside
+    PATH/train/CLASS/..., PATH/val/FILE        with a list of the files' classes, data.val_list
+    PATH/ood/CLASS/...                         beside any: the unseen classes; else some are set aside
 
 Of classes that are set aside the pictures in val/ are used where there is one, as with Tiny-ImageNet. What is
 drawn is drawn by data.seed. A file that cannot be used is left out and counted; manifest.csv names each.
@@ -11,7 +12,8 @@ drawn is drawn by data.seed. A file that cannot be used is left out and counted;
 import hashlib
 import io
 import os
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -27,7 +29,8 @@ from manyviews.config.schema import DataConfig, suggest
 from manyviews.data.dataset import LIMITS, Built, DataError, Split, area_downsample, demand, warn
 
 RECIPE = 1  # counts changes of the arrays made from the same pictures
-DETERMINED_BY = (*LIMITS, "path", "image_size", "seed", "unseen", "unseen_fraction", "val_fraction", "fit")
+DETERMINED_BY = (*LIMITS, "path", "image_size", "seed", "seen", "unseen", "unseen_fraction", "val_fraction")
+DETERMINED_BY += ("val_list", "fit")
 SYNTHETIC = False
 
 NO_CLASSES = ("__MACOSX", "train", "val", "ood")
@@ -51,7 +54,11 @@ def build(config: DataConfig) -> Built:
     root = ROOT / str(config.path)
     demand(root.is_dir(), f"{root}: no such folder; data.path must name one that has a folder for each class")
     train = list_classes(root / "train" if (root / "train").is_dir() else root)
-    val, ood = (list_classes(root / name) if (root / name).is_dir() else None for name in ("val", "ood"))
+    ood = list_classes(root / "ood") if (root / "ood").is_dir() else None
+    if config.val_list:
+        val: Classes | None = listed(root / "val", root / config.val_list)
+    else:
+        val = list_classes(root / "val") if (root / "val").is_dir() else None
     return divide(train, val, ood, root, config)
 
 
@@ -88,8 +95,22 @@ def list_classes(folder: Path) -> dict[str, list[Path]]:
         found = [Path(at) / name for at, _, names in os.walk(inner) for name in names]
         kept = [path for path in found if not path.name.startswith(".") and path.name not in NO_PICTURES]
         classes[text(inner.name)] = sorted(kept)
-    demand(len(classes) > 0, f"{folder}: has no folders; put the pictures of each class into one of its own")
+    fix = "put the pictures of each class into one of its own, or those of val/ into a list, data.val_list"
+    demand(len(classes) > 0, f"{folder}: has no folders; {fix}")
     return classes
+
+
+def listed(folder: Path, path: Path) -> Classes:
+    """Files of a flat folder by class, from lines `FILE CLASS ...`, as for Kaggle's ImageNet; others are passed over."""
+    demand(path.is_file(), f"{path}: no such file; data.val_list must name one with lines `FILE CLASS`")
+    files = {name: file for file in sorted(folder.glob("*")) for name in (file.name, file.stem)}
+    classes = defaultdict(list)
+    for line in path.read_text(encoding="utf-8").splitlines():
+        file, name = (*re.split(r"[\s,;]+", line, maxsplit=2), "")[:2]
+        if file in files:
+            classes[name].append(files[file])
+    demand(len(classes) > 0, f"{path}: no line `FILE CLASS` names a file of {folder}; mend data.val_list")
+    return dict(classes)
 
 
 def text(name: object) -> str:
@@ -105,24 +126,27 @@ def drawn(items: Sequence[Any], key: str, seed: int) -> list[Any]:
 def choose_classes(
     classes: list[str], ood: list[str] | None, config: DataConfig
 ) -> tuple[list[str], list[str]]:
-    """Classes to train on and unseen ones, each sorted: those of ood/ or listed, else drawn by the seed."""
-    order, of_unseen = drawn(classes, "", config.seed), classes if ood is None else ood
-    for name in config.unseen or ():
-        demand(name in of_unseen, f"data.unseen: no class '{name}'; {suggest(name, of_unseen)}")
+    """Classes to train on and unseen ones, each sorted: those listed or of ood/, else drawn by the seed."""
+    of_unseen = classes if ood is None else ood
+    for key, names, among in (("seen", config.seen, classes), ("unseen", config.unseen, of_unseen)):
+        for name in names or ():
+            demand(name in among, f"data.{key}: no class '{name}'; {suggest(name, among)}")
+    both = sorted({*(config.seen or ())} & {*(config.unseen or ())})
+    demand(not both or ood is not None, f"class '{', '.join(both[:1])}' is in data.seen and data.unseen")
+    order = drawn(classes, "", config.seed)
     if ood is None:
-        unseen = list(
-            config.unseen or order[: config.ood_classes or round(config.unseen_fraction * len(order))]
-        )
-        seen = [name for name in order if name not in unseen][: config.classes]
+        n_unseen = config.ood_classes or round(config.unseen_fraction * len(order))
+        rest = [name for name in order if name not in (config.seen or ())]
+        unseen = list(config.unseen or rest[:n_unseen])
+        seen = list(config.seen or [name for name in order if name not in unseen])
     else:
-        unseen = list(config.unseen or drawn(ood, "", config.seed))
-        seen = order[: config.classes]
-    unseen = unseen[: config.ood_classes]
+        seen, unseen = list(config.seen or order), list(config.unseen or drawn(ood, "", config.seed))
+    seen, unseen = seen[: config.classes], unseen[: config.ood_classes]
     for kind, chosen, asked in (("", seen, config.classes), ("unseen ", unseen, config.ood_classes)):
         least = max(2, asked or 2)
         fix = "add some, ask for fewer, or change data.unseen_fraction"
         demand(len(chosen) >= least, f"{config.path}: {len(chosen)} {kind}classes, not {least}; {fix}")
-    return sorted(seen), sorted(unseen)
+    return sorted(set(seen)), sorted(set(unseen))
 
 
 def follow(
