@@ -18,6 +18,7 @@ import importlib
 import json
 import shutil
 import sys
+import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -304,6 +305,29 @@ def read_about(path: Path, n_classes: int, n_ood_classes: int) -> dict[str, Any]
         lists = f"lists of {n_classes} class_names and {n_ood_classes} ood_class_names"
         raise DataError(f"{path}: is no JSON object with {lists} ({error}); mend or remove it") from error
     return known
+
+
+def recognised(path: Path) -> str:
+    """The data.name of what lies at a path.
+
+    Raises:
+        DataError: none that is known; lists what was looked for.
+    """
+    if path.is_dir():
+        if any((path / f"train{ending}").is_file() for ending in (".npz", "_images.npy")):
+            return "folder"
+        if any(path.glob("wnids.txt")) or any(path.glob("*/wnids.txt")):
+            return "tiny-imagenet"
+        if any(inner.is_dir() and not inner.name.startswith(".") for inner in path.iterdir()):
+            return "images"
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("wnids.txt") for name in archive.namelist()):
+                return "tiny-imagenet"
+    raise DataError(
+        f"{path}: {'has none' if path.exists() else 'is not there; it must have one'} of these: a folder "
+        "for each class, of pictures; train.npz, val.npz and ood.npz; wnids.txt of Tiny-ImageNet, or its zip"
+    )
 
 
 def cache_folder(config: DataConfig) -> Path:

@@ -101,7 +101,7 @@ def list_classes(folder: Path) -> dict[str, list[Path]]:
 
 
 def listed(folder: Path, path: Path) -> Classes:
-    """Files of a flat folder by class, from lines `FILE CLASS ...`, as for Kaggle's ImageNet; others are passed over."""
+    """Files of a flat folder by class, from lines that begin with FILE CLASS, as in Kaggle's ImageNet."""
     demand(path.is_file(), f"{path}: no such file; data.val_list must name one with lines `FILE CLASS`")
     files = {name: file for file in sorted(folder.glob("*")) for name in (file.name, file.stem)}
     classes = defaultdict(list)
