@@ -20,7 +20,7 @@ from refresh_readme import BEGIN, END, PAGES, PROFILES, README, results_text, wi
 from safetensors.torch import save_file
 from small import small_run
 
-from manyviews import cli, export
+from manyviews import cli, export, features
 from manyviews.cli import parse_arguments
 from manyviews.config import paths
 from manyviews.config.profiles import load_profile, notebook_profile, profile_names
@@ -251,6 +251,13 @@ def test_each_call_of_export_has_the_arguments_that_it_takes(monkeypatch):
     for folder in exported:
         *_, profile, run, seed = folder.parts
         assert (profile in profile_names(), run in run_specs().runs, seed[:4]) == (True, True, "seed")
+
+
+def test_each_call_of_features_has_the_arguments_that_it_takes(monkeypatch):
+    monkeypatch.setattr(features, "write_features", lambda folder, pictures, out: None)
+    calls = commands("python -m manyviews.features")
+    assert calls
+    assert [features.main(arguments) for _, arguments in calls] == [0] * len(calls)
 
 
 def test_files_in_commands_are_there():

@@ -92,12 +92,16 @@ def list_classes(folder: Path) -> dict[str, list[Path]]:
     for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
         if inner.name.startswith(".") or inner.name in NO_CLASSES or inner.resolve() in above:
             continue
-        found = [Path(at) / name for at, _, names in os.walk(inner) for name in names]
-        kept = [path for path in found if not path.name.startswith(".") and path.name not in NO_PICTURES]
-        classes[text(inner.name)] = sorted(kept)
+        classes[text(inner.name)] = list_pictures(inner)
     fix = "put the pictures of each class into one of its own, or those of val/ into a list, data.val_list"
     demand(len(classes) > 0, f"{folder}: has no folders; {fix}")
     return classes
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """All files in a folder and below, but for hidden ones and those of desktops, sorted."""
+    found = [Path(at) / name for at, _, names in os.walk(folder) for name in names]
+    return sorted(path for path in found if not path.name.startswith(".") and path.name not in NO_PICTURES)
 
 
 def listed(folder: Path, path: Path) -> Classes:
@@ -189,7 +193,7 @@ def _pieces(
                 yield split, Split(np.stack(images), np.full(len(images), label))
     if reasons:
         counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        warn(f"{root}: files left out: {counted}; manifest.csv, beside the built images, names each")
+        warn(f"{root}: files left out: {counted}; manifest.csv, beside images that are built, names each")
 
 
 def read_picture(path: Any, size: int, fit: str) -> tuple[np.ndarray | None, str, str]:
