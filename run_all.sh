@@ -19,6 +19,8 @@ if needed (see setup_env.sh).
 
   --profile NAME     scale of the study (default: demo):
                      $(cd "$root/notebooks/profiles" && echo *.yaml | sed 's/\.yaml//g')
+  --data PATH        your images in place of the profile's: a folder of pictures by class, of train.npz,
+                     val.npz and ood.npz, or Tiny-ImageNet's; results go to results/<profile>-<its name>/
   --runs A,B         which runs of notebooks/runs.yaml
                      (default: the original's: baseline,resnet34,views8,supervised)
   --study A,B        instead, all runs of a study: controls, scaling
@@ -36,6 +38,7 @@ if needed (see setup_env.sh).
   ./run_all.sh
   ./run_all.sh --study controls,scaling
   ./run_all.sh --profile tiny-imagenet-tenth --seeds 0
+  ./run_all.sh --profile tiny-imagenet-tenth --data ~/pictures --seeds 0
   ./run_all.sh --runs baseline,views8 --seeds 0 --results /tmp/try
 HELP
         exit 0

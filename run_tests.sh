@@ -8,7 +8,8 @@ if [ "${1:-}" = "--help" ] || [ "${1:-}" = "-h" ]; then
     cat <<'HELP'
 Usage: ./run_tests.sh [pytest arguments]
 
-Without arguments: ruff check, ruff format --check, the tests in tests/, and every notebook of
+Without arguments: ruff check, ruff format --check, the tests in tests/, the
+examples in lib/, and every notebook of
 notebooks/ run again and compared with its saved outputs. With arguments: only pytest, with these
 arguments; paths are relative to the project's folder. Makes .venv if needed (see setup_env.sh).
 
@@ -40,7 +41,7 @@ notebooks=(notebooks/*.ipynb)
 
 step "lint" "$python" -m ruff check .
 step "format" "$python" -m ruff format --check .
-step "unit tests" "$python" -m pytest tests
+step "unit tests" "$python" -m pytest tests lib
 if [ ${#notebooks[@]} -gt 0 ]; then
     step "notebooks" "$python" -m pytest --nbval "${notebooks[@]}"
 fi

@@ -1,12 +1,15 @@
 """run_all.sh: its options, which jobs it does, what is kept, and how failures are told."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from small import small_profile
 
@@ -18,6 +21,7 @@ from manyviews.config.profiles import load_profile, profile_names
 from manyviews.config.runs import configure, run_specs
 from manyviews.config.schema import ConfigError
 from manyviews.config.surroundings import TIME_IS_OVER, seconds_left
+from manyviews.data.dataset import DataError, recognised
 from manyviews.report import pages
 from manyviews.runs import jobs
 from manyviews.runs.store import RunState, state_of
@@ -81,7 +85,7 @@ def test_an_unknown_parameter_is_fatal_in_a_real_notebook(tmp_path):
     [
         (
             ["--profile", "dmo"],
-            r"unknown profile 'dmo'; did you mean 'demo'\? choose one of: demo, paper",
+            r"unknown profile 'dmo'; did you mean 'demo'\? choose one of: demo, imagenet-200, paper",
         ),
         (
             ["--runs", "baseline,view8"],
@@ -96,6 +100,10 @@ def test_an_unknown_parameter_is_fatal_in_a_real_notebook(tmp_path):
         (["--seeds", "0,x"], "--seeds takes whole numbers"),
         (["--seeds", "-1"], "--seeds takes whole numbers from 0, such as 0,1,2, not '-1'"),
         (["--sed", "1"], "(unrecognized arguments|ambiguous|.*--sed)"),
+        (
+            ["--data", "/nowhere"],
+            "/nowhere: is not there; it must have one of these: a folder for each class",
+        ),
         (["--results", "/dev/null/x"], "/dev/null/x/demo: cannot hold results .*give another --results"),
         (["--results", f"/tmp/{'x' * 300}"], "cannot hold results .File name too long"),
     ],
@@ -207,6 +215,67 @@ def test_it_makes_what_is_missing_and_keeps_what_is_there(done):
     assert state_of(paths.run_folder("smoke", "baseline", 0)) is RunState.COMPLETE
 
 
+@pytest.fixture
+def npz(tmp_path):
+    """A folder of arrays."""
+    folder = tmp_path / "My pictures: été"
+    folder.mkdir()
+    for name in ("train", "val", "ood"):
+        np.savez(folder / f"{name}.npz", images=np.full((20, 16, 16, 3), 9, np.uint8), labels=[0, 1] * 10)
+    return folder
+
+
+def test_data_takes_the_place_of_the_profiles_and_has_results_of_its_own(done, npz):
+    assert cli.main(["--profile", "smoke", "--data", str(npz), "--runs", "baseline"]) == 0
+    config = json.loads((paths.run_folder("smoke-my-pictures-t", "baseline", 0) / "config.json").read_text())
+    assert (config["data"]["name"], config["data"]["path"]) == ("folder", str(npz))
+    assert config["data"]["classes"] is None
+    assert load_profile("smoke-my-pictures-t").training == load_profile("smoke").training
+    done.clear()
+    assert cli.main(["--profile", "smoke-my-pictures-t", "--report"]) == 0, "known by its name from now on"
+    assert done == ["methods", "report"]
+    assert not (paths.results_root() / "smoke").exists()
+
+
+def test_of_its_own_kind_of_data_a_profile_keeps_the_limits(npz):
+    """So that --data says where ImageNet lies, and the profile how much of it is taken."""
+    (npz / "train.npz").unlink()
+    (npz / "n01").mkdir()
+    data = parse_arguments(["--profile", "imagenet-200", "--data", str(npz)]).profile.data
+    assert data == load_profile("imagenet-200").data.model_copy(update={"path": str(npz)})
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda path: (path / "train_images.npy").write_bytes(b""), "folder"),
+        (lambda path: (path / "wnids.txt").write_text(""), "tiny-imagenet"),
+        (
+            lambda path: [(path / "tiny").mkdir(), (path / "tiny" / "wnids.txt").write_text("")],
+            "tiny-imagenet",
+        ),
+        (lambda path: (path / "cat").mkdir(), "images"),
+    ],
+)
+def test_what_lies_there_is_recognised(tmp_path, make, name):
+    make(tmp_path)
+    assert recognised(tmp_path) == name
+    archive = Path(shutil.make_archive(tmp_path.parent / "packed", "zip", tmp_path))
+    if name == "tiny-imagenet":
+        assert recognised(archive) == name
+    else:
+        with pytest.raises(DataError, match=r"packed.zip: has none of these: .*class.*npz.*wnids.txt"):
+            recognised(archive)
+
+
+def test_data_that_are_not_there_are_refused_before_any_work(done, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for name, words in (("empty", "has none of these: a folder for each class"), ("nowhere", "is not there")):
+        assert cli.main(["--profile", "smoke", "--data", str(tmp_path / name)]) == 2
+        assert f"{tmp_path / name}: {words}" in capsys.readouterr().err
+    assert done == []
+
+
 def test_a_report_is_written_from_the_runs_there_are(done):
     assert cli.main(["--profile", "smoke", "--report", "--study", "controls"]) == 0
     assert done == ["controls", "probes", "literature", "methods", "report"]
@@ -266,7 +335,7 @@ def test_the_help_names_every_profile_and_option():
     assert all(name in text for name in profile_names())
     source = (paths.ROOT / "lib/manyviews/cli.py").read_text(encoding="utf-8")
     options = re.findall(r'add_argument\("(--[\w-]+)"', source)
-    assert len(options) == 12
+    assert len(options) == 13
     assert [option for option in options if option not in text] == []
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from manyviews.config.files import read_json, write_json
 from manyviews.config.schema import DataConfig
 from manyviews.data import dataset as room
 from manyviews.data import fractals
@@ -292,6 +293,23 @@ def test_fractals_are_built_once(cache):
     assert (dataset.name, dataset.synthetic) == ("fractals", True)
     assert [len(getattr(dataset, name).labels) for name in room.SPLITS] == [8, 6, 15]
     assert (dataset.class_names[1], dataset.ood_class_names[2]) == ("fractal 1", "unseen fractal 2")
+
+
+def test_built_images_are_looked_at_once(cache, monkeypatch):
+    """A later start reads no pixel: their sum and the duplicates stand in dataset.json."""
+    dataset = load_dataset(SMALL)
+    about = room.cache_folder(SMALL) / "dataset.json"
+    assert dataset.duplicates == room.duplicates({name: getattr(dataset, name) for name in room.SPLITS})
+    with monkeypatch.context() as closed:
+        closed.setattr(room, "checksum", None)
+        closed.setattr(room, "duplicates", None)
+        again = load_dataset(SMALL)
+    assert (again.checksum, again.duplicates) == (dataset.checksum, dataset.duplicates)
+    old = {key: value for key, value in read_json(about).items() if key not in ("checksum", "duplicates")}
+    write_json(about, old)
+    assert load_dataset(SMALL).checksum == dataset.checksum, (
+        "also of one that was built before these were kept"
+    )
 
 
 def test_what_determines_the_images_and_nothing_else_determines_the_folder(cache, monkeypatch):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from manyviews.config.profiles import load_profile
 from manyviews.config.schema import DataConfig
 from manyviews.data import dataset as room
 from manyviews.data import images
@@ -76,6 +77,60 @@ def test_val_is_taken_where_there_is_one(pictures):
             (root / "train" / name / f"{i}.png").rename(root / "val" / name / f"{i}.png")
     data = load_dataset(config(root))
     assert [len(s.labels) for s in (data.train, data.val, data.ood)] == [28, 12, 12]
+
+
+@pytest.fixture
+def imagenet(tmp_path, monkeypatch):
+    """ImageNet as Kaggle has it: six classes, eight training and three validation pictures of each."""
+    monkeypatch.setenv("MANYVIEWS_DATA", str(tmp_path / "data"))
+    root, rng, lines, file = tmp_path / "imagenet", np.random.default_rng(0), ["ImageId,PredictionString"], 0
+    for wnid in WNIDS:
+        for name in [f"train/{wnid}/{wnid}_{i}.JPEG" for i in range(8)] + ["val"] * 3:
+            if name == "val":
+                name = f"val/ILSVRC2012_val_{(file := file + 1):08d}.JPEG"
+                lines.append(f"{name[4:-5]},{wnid} 85 1 499 272 {wnid} 131 0 499 254 ")
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            noise = rng.integers(0, 256, [*rng.integers(64, 99, 2).tolist(), 3], dtype=np.uint8)
+            Image.fromarray(noise).save(root / name)
+    (root / "LOC_val_solution.csv").write_text("\n".join(lines))
+    return root
+
+
+WNIDS = [f"n0{i}" for i in range(6)]
+ORIGINAL = {"classes": 2, "ood_classes": 3, "train_per_class": 5, "val_per_class": 2, "ood_per_class": 2}
+
+
+def test_imagenet_is_brought_to_the_form_of_the_original(imagenet):
+    """So many classes and so many pictures of each, drawn by the seed; the unseen ones from its val/."""
+    flat = config(imagenet, **ORIGINAL, image_size=64, val_list="LOC_val_solution.csv")
+    data = load_dataset(flat)
+    assert [np.bincount(s.labels).tolist() for s in (data.train, data.val, data.ood)] == [
+        [5] * 2,
+        [2] * 2,
+        [2] * 3,
+    ]
+    assert not {*data.class_names} & {*data.ood_class_names}
+    for line in (imagenet / "LOC_val_solution.csv").read_text().splitlines()[1:]:
+        file, wnid = line.split(" ")[0].split(",")
+        (imagenet / "val" / wnid).mkdir(exist_ok=True)
+        (imagenet / "val" / f"{file}.JPEG").rename(imagenet / "val" / wnid / f"{file}.JPEG")
+    by_class = flat.model_copy(update={"val_list": None})
+    assert load_dataset(by_class).checksum == data.checksum, "sorted by class, it is the same"
+    assert load_dataset(by_class.model_copy(update={"seed": 1})).class_names != data.class_names
+
+
+def test_the_classes_to_train_on_can_be_listed_too(pictures):
+    data = load_dataset(config(pictures, seen=["é", "cat", "Cat"]))
+    assert data.class_names == ("Cat", "cat", "é")
+    assert len(data.ood_class_names) == 4
+    assert not {*data.class_names} & {*data.ood_class_names}
+
+
+def test_the_profile_for_imagenet_asks_for_the_form_of_the_original():
+    """Oracle: the numbers of the original's files, see data/README.md."""
+    data = load_profile("imagenet-200").data
+    assert [getattr(data, limit) for limit in room.LIMITS] == [200, 200, 500, 50, 50]
+    assert data.image_size == 64
 
 
 def save_16_bit(path):
@@ -172,6 +227,13 @@ def test_hidden_files_and_links_in_a_circle_are_passed_over(pictures, capsys):
         (lambda root: root.rename(root.with_name("moved")), {}, "no such folder; data.path"),
         (lambda root: [p.rename(root.parent / p.name) for p in root.iterdir()], {}, "has no folders"),
         (lambda root: None, {"unseen": ["cats", "Cat"]}, "no class 'cats'; did you mean 'cat'"),
+        (
+            lambda root: None,
+            {"seen": ["cat", "é"], "unseen": ["cat", "Cat"]},
+            "'cat' is in data.seen and data.un",
+        ),
+        (lambda root: None, {"val_list": "labels.csv"}, r"labels.csv: no such file; data.val_list"),
+        (lambda root: (root / "no.csv").write_text("a,b"), {"val_list": "no.csv"}, "no line `FILE CLASS`"),
         (lambda root: None, {"unseen_fraction": 0.1}, "1 unseen classes, not 2"),
         (lambda root: None, {"train_per_class": 9}, "8 pictures for train, not 9|pictures for train, not 9"),
         (lambda root: (root / "val" / "cat").mkdir(parents=True), {}, "it must have those of train"),

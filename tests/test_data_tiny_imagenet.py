@@ -4,8 +4,11 @@ import functools
 import hashlib
 import io
 import os
+import shutil
 import threading
 import zipfile
+from collections import defaultdict
+from dataclasses import astuple
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,8 +18,9 @@ from PIL import Image
 
 from manyviews.config.paths import ROOT
 from manyviews.config.schema import DataConfig
+from manyviews.data import dataset as room
 from manyviews.data import tiny_imagenet
-from manyviews.data.dataset import DataError, load_dataset
+from manyviews.data.dataset import DataError, Split, load_dataset
 
 OFFICIAL = Path(os.environ.get(tiny_imagenet.ZIP_VARIABLE) or ROOT / "../shared/data/tiny-imagenet-200.zip")
 needs_official = pytest.mark.skipif(
@@ -78,7 +82,12 @@ def cache(tmp_path, monkeypatch):
 
 def build(path, **limits):
     pieces, *names = tiny_imagenet.build(DataConfig(name="tiny-imagenet", path=str(path), **limits))
-    return dict(pieces), *names
+    splits = defaultdict(list)
+    for split, piece in pieces:
+        splits[split].append(piece)
+    return {
+        name: Split(*map(np.concatenate, zip(*map(astuple, of), strict=True))) for name, of in splits.items()
+    }, *names
 
 
 def shades(images):
@@ -137,10 +146,10 @@ def test_fewer_classes_are_evenly_spaced():
         ({"train/n03/images/n03_x.JPEG": b""}, r"n03_x\.JPEG has no number"),
         ({"train/n03/images/plain.JPEG": b""}, r"plain\.JPEG has no number"),
         ({"wnids.txt": "n01\nn01\nn03\nn04\nn05\nn08\n"}, "names a class twice"),
-        ({"train/n03/images/n03_4.JPEG": gray(9, 20_000, 20_000)}, r"n03_4\.JPEG is damaged"),
-        ({"train/n03/images/n03_4.JPEG": b"not a picture"}, r"n03_4\.JPEG is damaged"),
-        ({"train/n03/images/n03_4.JPEG": gray(9)[:400]}, r"n03_4\.JPEG is damaged"),
-        ({"train/n03/images/n03_4.JPEG": gray(9, 32, 32, 3)}, r"n03_4\.JPEG has shape \(32, 32, 3\)"),
+        ({"train/n03/images/n03_4.JPEG": gray(9, 20_000, 20_000)}, r"n03_4\.JPEG: larger than 89 megapixels"),
+        ({"train/n03/images/n03_4.JPEG": b"not a picture"}, r"n03_4\.JPEG: no pictures"),
+        ({"train/n03/images/n03_4.JPEG": gray(9)[:400]}, r"n03_4\.JPEG: broken"),
+        ({"train/n03/images/n03_4.JPEG": gray(9, 32, 32, 3)}, r"n03_4\.JPEG: smaller than 64 pixels"),
         ({"val/images/val_7.JPEG": None}, r"val_7\.JPEG"),
     ],
 )
@@ -167,14 +176,14 @@ def test_the_zip_is_looked_for_in_the_stated_order(cache, tmp_path, monkeypatch)
     cache.mkdir()
     places = (cache / tiny_imagenet.ZIP_NAME, tmp_path / "v.zip", tmp_path / "g.zip")
     in_cache, in_variable, given = (write(path, {}) for path in places)
-    assert tiny_imagenet.find_zip(None) == in_cache
+    assert tiny_imagenet.find(None) == in_cache
     monkeypatch.setenv(tiny_imagenet.ZIP_VARIABLE, str(in_variable))
-    assert tiny_imagenet.find_zip(None) == in_variable
+    assert tiny_imagenet.find(None) == in_variable
     monkeypatch.setattr(tiny_imagenet, "ROOT", tmp_path)
-    assert tiny_imagenet.find_zip(str(given)) == tiny_imagenet.find_zip("g.zip") == given
+    assert tiny_imagenet.find(str(given)) == tiny_imagenet.find("g.zip") == given
     in_variable.unlink()
-    with pytest.raises(DataError, match=r"v\.zip: no such file; .*\$MANYVIEWS_TINY_IMAGENET"):
-        tiny_imagenet.find_zip(None)
+    with pytest.raises(DataError, match=r"v\.zip: no such file or folder; .*\$MANYVIEWS_TINY_IMAGENET"):
+        tiny_imagenet.find(None)
     with pytest.raises(
         DataError, match=r"data\.image_size is 65, set it to 64"
     ):  # before a zip is looked for
@@ -223,14 +232,48 @@ def test_what_is_not_the_official_file_is_refused_and_removed(cache, served):
         assert [file.name for file in cache.iterdir() if not file.name.endswith(".lock")] == []
 
 
+def sort_val(folder):
+    """As scripts do that make torchvision's ImageFolder of it."""
+    for line in (folder / "val" / "val_annotations.txt").read_text().splitlines():
+        file, wnid, *_ = line.split("\t")
+        (folder / "val" / wnid / "images").mkdir(parents=True, exist_ok=True)
+        (folder / "val" / "images" / file).rename(folder / "val" / wnid / "images" / file)
+    (folder / "val" / "val_annotations.txt").unlink()
+
+
+def litter(folder):
+    """As a Mac does."""
+    for name in ("._wnids.txt", "train/n03/images/._n03_4.JPEG", "__MACOSX/train/n03/images/._n03_4.JPEG"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"\0")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("change", [lambda folder: None, sort_val, litter])
+def test_unpacked_and_packed_again_it_is_the_same_dataset(small_zip, tmp_path, cache, packed, change):
+    config = DataConfig(name="tiny-imagenet", path=str(small_zip), image_size=16)
+    official = load_dataset(config).checksum
+    shutil.rmtree(room.cache_folder(config))
+    with zipfile.ZipFile(small_zip) as archive:
+        archive.extractall(tmp_path / "unpacked" / "other name")
+    change(tmp_path / "unpacked" / "other name" / "tiny-imagenet-200")
+    path = tmp_path / "unpacked"
+    if packed:
+        path = shutil.make_archive(tmp_path / "again", "zip", tmp_path / "unpacked" / "other name")
+    assert load_dataset(config.model_copy(update={"path": str(path)})).checksum == official
+
+
 @needs_official
 def test_the_real_zip_holds_the_whole_split():
-    with zipfile.ZipFile(OFFICIAL) as archive:
-        members, names, ood_names = tiny_imagenet.select(archive, DataConfig(name="tiny-imagenet"))
-    per_class = {split: [len(of_class) for of_class in classes] for split, classes in members.items()}
+    plan, names, ood_names = tiny_imagenet.select(
+        tiny_imagenet.list_files(OFFICIAL), DataConfig(name="tiny-imagenet")
+    )
+    per_class = {"train": [], "val": [], "ood": []}
+    for _, files, [(split, _, n)] in plan:
+        per_class[split].append(n)
+        assert n == len(files)
     assert per_class == {"train": [500] * 100, "val": [50] * 100, "ood": [50] * 100}
-    used = [member for classes in members.values() for of_class in classes for member in of_class]
-    assert len(set(used)) == 60_000
+    assert len({str(file) for _, files, _ in plan for file in files}) == 60_000
     assert not set(names) & set(ood_names)
     assert names[:2] == ["goldfish", "bullfrog"]
 

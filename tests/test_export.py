@@ -8,13 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from PIL import Image
+from safetensors.torch import load_model, save_file
 from small import small_run
 
-from manyviews import export
+from manyviews import export, features
 from manyviews.config import paths
 from manyviews.config.schema import NetworkConfig, TrainingConfig, ViewConfig
 from manyviews.encoder import ImageEncoder
@@ -277,3 +279,35 @@ def test_the_longest_report_keeps_the_limit_of_words(finished):
     text = export.report_text(dataclasses.replace(made, config=config, environment=environment))
     assert all(f"`{name}.{key}`" in text for name, section in sections.items() for key, _ in section)
     assert 200 < len(text.split()) <= 500
+
+
+def test_features_of_a_folder_are_those_that_the_probes_would_read(finished, tmp_path, capsys):
+    """Oracle: the network loaded in plain PyTorch. What is no picture is left out and counted."""
+    (tmp_path / "pictures" / "below").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    for i, name in enumerate(("b.png", "below/a.png", "below/c.png")):
+        Image.fromarray(pixels[i]).save(tmp_path / "pictures" / name)
+    (tmp_path / "pictures" / "notes.txt").write_text("no picture")
+    assert features.main([str(finished), str(tmp_path / "pictures"), str(tmp_path / "out.npz")]) == 0
+    assert "1 no pictures that Pillow reads" in capsys.readouterr().err
+    with np.load(tmp_path / "out.npz") as out:
+        assert [Path(file).name for file in out["files"]] == ["b.png", "a.png", "c.png"]
+        config = export.read_config(finished)
+        model = make_simclr(depth=config.depth, stem=config.stem, **dict(config.network))
+        load_model(model, finished / "model.safetensors")
+        expected = model.eval().backbone(torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255)
+        np.testing.assert_allclose(out["features"], expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"), [(None, "no such folder"), ([], "no files"), (["x"], "0 pictures")]
+)
+def test_a_folder_without_pictures_is_refused(finished, tmp_path, files, words, capsys):
+    for name in files or ():
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / name).write_text("no picture")
+    if files == []:
+        (tmp_path / "mine").mkdir()
+    assert features.main([str(finished), str(tmp_path / "mine"), str(tmp_path / "out.npz")]) == 2
+    assert re.search(f"{tmp_path / 'mine'}: .*{words}.*; give", capsys.readouterr().err)
+    assert not (tmp_path / "out.npz").exists()

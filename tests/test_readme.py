@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from small import small_run
 from torch.distributed.run import get_args_parser as torchrun_parser
 
-from manyviews import export
+from manyviews import cli, export, features
 from manyviews.cli import parse_arguments
 from manyviews.config import paths
 from manyviews.config.profiles import load_profile, notebook_profile, profile_names
@@ -231,7 +231,9 @@ def own_profile(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "PROFILES", tmp_path / "profiles")
 
 
-def test_each_call_of_run_all_has_options_profiles_runs_and_studies_that_there_are(own_profile):
+def test_each_call_of_run_all_has_options_profiles_runs_and_studies_that_there_are(own_profile, monkeypatch):
+    monkeypatch.setattr(cli, "recognised", lambda path: "images")
+    monkeypatch.setenv("MANYVIEWS_RESULTS", "")
     calls = [(page, arguments) for page, arguments in commands("./run_all.sh") if arguments != ["--help"]]
     assert {"README.md", "how-to.md", "CONTRIBUTING.md"} <= {page for page, _ in calls}
     for page, arguments in calls:
@@ -264,6 +266,13 @@ def test_each_call_of_torchrun_has_options_profiles_and_runs_that_there_are():
         parse_run(parsed.training_script_args)
 
 
+def test_each_call_of_features_has_the_arguments_that_it_takes(monkeypatch):
+    monkeypatch.setattr(features, "write_features", lambda folder, pictures, out: None)
+    calls = commands("python -m manyviews.features")
+    assert calls
+    assert [features.main(arguments) for _, arguments in calls] == [0] * len(calls)
+
+
 def test_files_in_commands_are_there():
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES_WITH_COMMANDS)
     files = re.findall(r"(?:run_tests\.sh|bin/python|env create -f) ([\w./]+)", text)
@@ -289,6 +298,15 @@ def test_its_twenty_lines_train_on_an_array_of_ones_own_images(capsys):
     torch.manual_seed(0)
     exec(snippet, {"images": images, "labels": labels})
     assert float(re.search(r"tensor\((.+)\)", capsys.readouterr().out).group(1)) > 0.8
+
+
+def test_ours_and_lightlys_losses_are_the_same_numbers():
+    """Oracle: lightly, in the lines that the page shows."""
+    scope = {}
+    for snippet in python_snippets(paths.ROOT / "docs/the-library-alone.md"):
+        exec(snippet, scope)
+    assert len(scope["ours"]) == 3
+    np.testing.assert_allclose(scope["ours"], scope["theirs"], rtol=1e-5)
 
 
 def test_the_parameters_of_a_variant_make_it_a_profile_of_its_own():

@@ -3,14 +3,16 @@
 import re
 
 import matplotlib.pyplot as plt
+import nbconvert.filters
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from made_up import made_up_runs
 
 from manyviews.config.runs import run_specs
 from manyviews.report import figures
-from manyviews.report.tables import MEASURE_TITLES
+from manyviews.report.tables import MEASURE_TITLES, in_markdown
 from manyviews.runs.store import CURVES
 from manyviews.stats import frontier
 from manyviews.stats.compare import accuracy_table, compare, factorial_effects
@@ -196,3 +198,35 @@ def test_neighbours_are_marked_right_or_wrong_in_more_than_colour():
     )
     titles = [ax.get_title() for ax in figures.neighbours(table, Images).axes]
     assert titles == ["training class:\nbear", "✗ cup", "✓ bear", "unseen class:\nfox", "✗ dam", "✓ fox"]
+
+
+ODD = (
+    "$x^2$",
+    "$5 or $6",
+    "a|b",
+    "_é_",
+    "<b>*bold*</b>",
+    "^",
+    "\\frac",
+    "`[a](b)`",
+    "a_very_long_name_without_spaces",
+)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_names_of_classes_are_shown_as_they_are(name):
+    """In figures no formula, and no error of one; in Markdown, and the page made of it, the same letters."""
+    figure = figures.image_grid(np.zeros((1, 1, 8, 8, 3), np.uint8), [name], name)
+    figure.draw_without_rendering()
+    for text in (figure.axes[0].yaxis.label, figure._suptitle):
+        shown, is_formula = text._preprocess_math(text.get_text())
+        assert (shown, is_formula) == (name, False)
+    page = nbconvert.filters.markdown2html(
+        f"| of **{in_markdown(name)}** |\n| --- |\n| {in_markdown(name)} |"
+    )
+    assert re.sub(r"\s+", " ", BeautifulSoup(page, "html.parser").get_text()).strip() == f"of {name} {name}"
+
+
+def test_a_long_name_is_cut():
+    assert figures._short("golden retriever, dog", 16) == "golden…"
+    assert figures._short("golden_retriever_dog", 16) == "golden_retrieve…"

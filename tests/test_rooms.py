@@ -10,7 +10,11 @@ from manyviews.config import paths
 
 LIBRARY = paths.ROOT / "lib" / "manyviews"
 ROOMS = ("config", "data", "simclr", "probes", "runs", "stats", "report", "cli", "export")
-ON_TOP = {"__main__": "cli", "encoder": "export"}  # files that stand beside a room, as part of it
+ON_TOP = {
+    "__main__": "cli",
+    "encoder": "export",
+    "features": "export",
+}  # files that stand beside a room, as part of it
 FILES = sorted(LIBRARY.rglob("*.py"))
 SIMCLR_MAY_USE = {"torch", "torchvision", "numpy", "tqdm"}
 

@@ -14,10 +14,11 @@ from typing import Any
 from manyviews.config import paths
 from manyviews.config.errors import command
 from manyviews.config.files import clear_leftovers
-from manyviews.config.profiles import load_profile
+from manyviews.config.profiles import keep_profile, load_profile, with_data
 from manyviews.config.runs import ORIGINAL, STUDIES, run_specs
 from manyviews.config.schema import ConfigError, Profile, RunConfig, suggest
 from manyviews.config.surroundings import TIME_IS_OVER
+from manyviews.data.dataset import recognised
 
 NOTEBOOKS = {  # of the runs that have one of their own
     "baseline": "02_baseline",
@@ -47,6 +48,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     # The help text is in run_all.sh, which can show it before anything is installed.
     parser = argparse.ArgumentParser(prog="run_all.sh", add_help=False)
     parser.add_argument("--profile", default="demo", metavar="NAME")
+    parser.add_argument("--data", metavar="PATH", type=Path)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--runs", metavar="A,B")
     what.add_argument("--study", default="", metavar="NAME")
@@ -60,7 +62,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--publish", action="store_true")
     options = parser.parse_args(arguments)
+    if options.results is not None:
+        os.environ["MANYVIEWS_RESULTS"] = str(options.results.absolute())
     options.profile = load_profile(options.profile)
+    if options.data is not None:
+        options.data = options.data.resolve()
+        options.profile = with_data(options.profile, recognised(options.data), options.data)
     options.study = _names(options.study, "study", STUDIES)
     needed = [name for study in options.study for name in run_specs().of_study(study)]
     options.runs = _names(options.runs, "run", list(run_specs().runs)) if options.runs else needed
@@ -241,8 +248,6 @@ def run_all(arguments: Sequence[str] | None = None) -> int:
     """Do what the options say; 0 if all went well, 1 if something failed, 75 if the time was over before."""
     options = parse_arguments(arguments)
     profile: Profile = options.profile
-    if options.results is not None:
-        os.environ["MANYVIEWS_RESULTS"] = str(options.results.absolute())
     folder = paths.results_root() / profile.profile
     if options.list_runs:
         list_runs(options)
@@ -256,6 +261,8 @@ def run_all(arguments: Sequence[str] | None = None) -> int:
     clear_leftovers(folder)
     if options.time_limit is not None:
         os.environ["MANYVIEWS_STOP_AT"] = str(time.time() + options.time_limit)
+    if options.data is not None:
+        keep_profile(profile)
     failed = [] if options.report else run_jobs(options)
     if left := [reason for reason in failed if TIME_IS_OVER in reason]:
         print(f"{TIME_IS_OVER}: {len(left)} runs are unfinished; the same command goes on with them")

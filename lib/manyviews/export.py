@@ -75,20 +75,30 @@ def read_config(folder: Path) -> RunConfig:
 
 def check_files(folder: Path, config: RunConfig) -> None:
     """See that a run has its weights, which fit its network, and its executed notebook; else ExportError."""
+    load_network(folder, config)
+    notebook, command = folder / NOTEBOOK, command_of(config)
+    if not notebook.exists():
+        raise ExportError(f"{notebook} is missing; `{command}` writes it without training again")
+    if not any(cell.get("outputs") for cell in read_json(notebook).get("cells", [])):
+        raise ExportError(f"{notebook} shows nothing; delete it, and `{command}` writes it without training")
+
+
+def command_of(config: RunConfig) -> str:
+    """What makes a run."""
+    return f"./run_all.sh --profile {config.profile} --runs {config.run} --seeds {config.seed}"
+
+
+def load_network(folder: Path, config: RunConfig) -> models.SimCLR:
+    """The trained network of a finished run, in evaluation mode; ExportError if its weights are not whole."""
     from safetensors import SafetensorError
     from safetensors.torch import load_model
 
-    weights, notebook = folder / WEIGHTS, folder / NOTEBOOK
-    command = f"./run_all.sh --profile {config.profile} --runs {config.run} --seeds {config.seed}"
+    weights, command = folder / WEIGHTS, command_of(config)
     if config.evaluation.brief:
         raise ExportError(f"{folder}: a run of the studies keeps no weights; export one of the original's")
     if not weights.exists():
         raise ExportError(f"{weights} is missing; make the run anew with `{command} --force`")
-    if not notebook.exists():
-        raise ExportError(f"{notebook} is missing; `{command}` writes it without training again")
     check_sums(folder)
-    if not any(cell.get("outputs") for cell in read_json(notebook).get("cells", [])):
-        raise ExportError(f"{notebook} shows nothing; delete it, and `{command}` writes it without training")
     model = models.make_simclr(depth=config.depth, stem=config.stem, **dict(config.network))
     try:
         load_model(model, weights)
@@ -96,6 +106,7 @@ def check_files(folder: Path, config: RunConfig) -> None:
         raise ExportError(
             f"{weights} is damaged, or not of the network in config.json; repeat it with `{command} --force`"
         ) from None
+    return model.eval()
 
 
 def models_source(config: RunConfig) -> str:

@@ -1,13 +1,16 @@
 """Profiles: a study at one scale, from a file of notebooks/profiles/, and what a notebook overrides."""
 
 import ast
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import Field, ValidationError
 
 from manyviews.config import paths
+from manyviews.config.files import write_text
 from manyviews.config.schema import ConfigError, Profile, RunConfig, Section, explain, suggest
 
 
@@ -64,13 +67,15 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
     """A profile, checked before anything is run.
 
     Args:
-        name: of a file of notebooks/profiles/.
+        name: of a file of notebooks/profiles/, or of one that keep_profile wrote.
         overrides: values in place of the profile's, such as {"training": {"epochs": 20}}.
     Raises:
         ConfigError: no such profile, or a value that no run can use; names the file and the key.
     """
     path, known = paths.PROFILES / f"{name}.yaml", profile_names()
     if name not in known:
+        path = _kept(name)
+    if not path.is_file():
         raise ConfigError(
             f"unknown profile '{name}'; {suggest(str(name), known)}choose one of: {', '.join(known)}"
         )
@@ -85,6 +90,31 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return override(profile, overrides or {})
+
+
+def _kept(name: str) -> Path:
+    return paths.results_root() / name / "profile.yaml"
+
+
+def with_data(profile: Profile, name: str, path: Path) -> Profile:
+    """A profile of other images, called `<profile>-<their name>`; of all of them, unless of its own kind.
+
+    Args:
+        profile: of which only the images change.
+        name: data.name of the images.
+        path: where they are.
+    """
+    of = path.stem if path.is_file() else path.name
+    called = f"{profile.profile}-{re.sub('[^a-z0-9_.-]+', '-', of.lower()).strip('-.') or 'data'}"
+    data = profile.data.model_dump() if profile.data.name == name else {"image_size": profile.data.image_size}
+    values = {"profile": called, "data": data | {"name": name, "path": str(path)}}
+    return type(profile)(**profile.model_dump() | values)
+
+
+def keep_profile(profile: Profile) -> None:
+    """Write a profile beside its results, where load_profile, and so every notebook, finds it by name."""
+    values = profile.model_dump(mode="json", exclude_defaults=True)
+    write_text(_kept(profile.profile), yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
 def override(profile: Profile, values: Mapping[str, Any]) -> Profile:

@@ -7,6 +7,7 @@ what departs from its profile.
 import difflib
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
@@ -27,6 +28,22 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Pixels = Annotated[Whole, Field(ge=8, le=4096)]
 Views = Annotated[Whole, Field(ge=2, multiple_of=2)]  # pairs of them meet
 Temperature = Annotated[float, Field(ge=1e-3, allow_inf_nan=False)]  # far below, float32 overflows
+TorchvisionDataset = Literal[
+    "CIFAR10",
+    "CIFAR100",
+    "Country211",
+    "DTD",
+    "EuroSAT",
+    "FGVCAircraft",
+    "FashionMNIST",
+    "Flowers102",
+    "Food101",
+    "MNIST",
+    "OxfordIIITPet",
+    "STL10",
+    "SUN397",
+    "SVHN",
+]
 LOOKS = ("brief", "sweep", "every_epochs")  # of the evaluation: what does not make a run another one
 MultiViewLoss = Literal["pairs", "outside", "inside"]  # see simclr.losses.multi_view_nt_xent
 
@@ -48,17 +65,22 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which images. A dataset is a folder with train.npz, val.npz and ood.npz."""
 
-    name: Literal["fractals", "tiny-imagenet", "images", "folder"] = "folder"
-    path: str | None = None  # folder: where the .npz files are; images: its classes; tiny-imagenet: the zip
+    name: Literal["fractals", "tiny-imagenet", "images", "torchvision", "folder"] = "folder"
+    # folder: of the .npz files; images: of the classes; tiny-imagenet: zip or folder; torchvision: downloads
+    path: str | None = None
+    dataset: TorchvisionDataset | None = None  # torchvision: which
     classes: PositiveInt | None = None  # None: all there are
     ood_classes: PositiveInt | None = None
     train_per_class: PositiveInt | None = None
     val_per_class: PositiveInt | None = None
     ood_per_class: PositiveInt | None = None
     image_size: Pixels = 64  # pixels, height and width
-    seed: Annotated[Whole, Field(ge=0)] = 0  # of the fractals, and of all that is drawn from images
-    unseen: tuple[str, ...] | None = None  # images: classes to set aside; None: drawn
+    seed: Annotated[Whole, Field(ge=0)] = 0  # of the fractals, and of all that is drawn from pictures
+    seen: tuple[str, ...] | None = None  # of pictures: classes to train on; None: drawn
+    unseen: tuple[str, ...] | None = None  # of pictures: classes to set aside; None: drawn
     unseen_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5  # images: of the classes, without ood_classes
+    # images: where val/ has no folders, a file in data.path with lines `FILE CLASS`, such as ImageNet's
+    val_list: str | None = None
     # images: of a class, without val/ and val_per_class
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     fit: Literal["crop", "squeeze"] = "crop"  # images: the central square, or all of it
@@ -67,11 +89,18 @@ class DataConfig(Section):
     def _complete(self) -> "DataConfig":
         if self.name in ("folder", "images") and self.path is None:
             raise ValueError(f"a dataset of name '{self.name}' needs data.path, its folder")
+        if (self.name == "torchvision") != (self.dataset is not None):
+            raise ValueError("write `name: torchvision` and `dataset: NAME`, both or neither")
         sizes = ("classes", "ood_classes", "train_per_class", "val_per_class", "ood_per_class")
         missing = [size for size in sizes if getattr(self, size) is None]
         if self.name == "fractals" and missing:
             raise ValueError(f"fractals need data.{missing[0]}, a number of images or classes")
         return self
+
+    @property
+    def title(self) -> str:
+        """What the images are called: torchvision's name, or that of a folder of pictures."""
+        return self.dataset or (Path(str(self.path)).name if self.name == "images" else self.name)
 
 
 class NetworkConfig(Section):

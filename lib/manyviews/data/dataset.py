@@ -18,10 +18,11 @@ import importlib
 import json
 import shutil
 import sys
+import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -89,6 +90,9 @@ class Dataset:
     checksum: str  # SHA-256 of all images and labels, hexadecimal
     class_names: tuple[str, ...]  # of train and val
     ood_class_names: tuple[str, ...]
+    duplicates: dict[str, int] = field(
+        default_factory=dict
+    )  # how many images make accuracies too good, and how
 
     def __str__(self) -> str:
         lines = [f"{self.name}{' (synthetic)' if self.synthetic else ''}"]
@@ -123,8 +127,8 @@ def load_dataset(config: DataConfig) -> Dataset:
         folder = cache_folder(config)
         if not folder.exists():
             build(config, folder)
-        dataset = load_folder(folder)
-    for what, n in duplicates(dataset).items():
+        dataset = load_folder(folder, built=True)
+    for what, n in dataset.duplicates.items():
         if n:
             warn(f"{dataset.name}: {n} {what}, to the pixel; accuracies may be too good")
     return dataset
@@ -135,9 +139,9 @@ def warn(problem: str) -> None:
     print(f"Warning: {problem}", file=sys.stderr, flush=True)
 
 
-def duplicates(dataset: Dataset) -> dict[str, int]:
+def duplicates(splits: dict[str, Split]) -> dict[str, int]:
     """Counts of images that are scored and equal, to the pixel, to one that the probes may be fitted on."""
-    hashes = {name: [hash(i.tobytes()) for i in getattr(dataset, name).images] for name in SPLITS}
+    hashes = {name: [hash(i.tobytes()) for i in splits[name].images] for name in SPLITS}
     train, ood = set(hashes["train"]), hashes["ood"]
     return {
         "validation images are equal to training images": sum(h in train for h in hashes["val"]),
@@ -145,13 +149,14 @@ def duplicates(dataset: Dataset) -> dict[str, int]:
     }
 
 
-def load_folder(folder: Path | str, limits: DataConfig | None = None) -> Dataset:
+def load_folder(folder: Path | str, limits: DataConfig | None = None, built: bool = False) -> Dataset:
     """Load and check the three files of a folder.
 
     Args:
         folder: holds train.npz, val.npz and ood.npz.
         limits: take the first so many classes, and the first so many images of each, as area averages of
             so many pixels. None: all, as they are.
+        built: what was found when it was built is taken from dataset.json, so that no image is read.
     Raises:
         DataError: a file is missing, damaged or of another format, the splits do not fit each other, or they
             have fewer classes, images or pixels than asked for.
@@ -161,14 +166,16 @@ def load_folder(folder: Path | str, limits: DataConfig | None = None) -> Dataset
         mapped = folder / f"{name}_images.npy"
         path = mapped if mapped.exists() else folder / f"{name}.npz"
         try:
-            split = read_npy(path) if path == mapped else read_npz(path)
+            split = read_npy(path, trusted=built) if path == mapped else read_npz(path)
             split = take_first(split, name, limits) if limits else split
             check_fit(splits.get("train", split), split, same_classes=name == "val")
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
         splits[name] = split
     about = read_about(folder / "dataset.json", splits["train"].n_classes, splits["ood"].n_classes)
-    return Dataset(**about, **splits, checksum=checksum(splits))
+    if not built or about["checksum"] is None:  # None: built before these were kept
+        about |= {"checksum": checksum(splits), "duplicates": duplicates(splits)}
+    return Dataset(**about, **splits)
 
 
 def demand(condition: bool, problem: str) -> None:
@@ -194,19 +201,20 @@ def read_npz(path: Path) -> Split:
     return checked(arrays["images"], arrays["labels"])
 
 
-def read_npy(path: Path) -> Split:
-    """Images mapped from `<split>_images.npy`, labels from the file beside it."""
+def read_npy(path: Path, trusted: bool = False) -> Split:
+    """Images mapped from `<split>_images.npy`, labels from the file beside it; see checked."""
     beside = path.with_name(path.name.replace("images", "labels"))
     try:
-        return checked(np.load(path, mmap_mode="c", allow_pickle=False), np.load(beside, allow_pickle=False))
+        images = np.load(path, mmap_mode="c", allow_pickle=False)
+        return checked(images, np.load(beside, allow_pickle=False), trusted)
     except DataError:
         raise
     except DAMAGE as error:
         raise DataError(f"cannot be read, with {beside.name}, as plain arrays ({error}); {REPAIR}") from error
 
 
-def checked(images: np.ndarray, labels: np.ndarray) -> Split:
-    """The arrays as a split; DataError unless they have its format."""
+def checked(images: np.ndarray, labels: np.ndarray, trusted: bool = False) -> Split:
+    """The arrays as a split; DataError unless they have its format. `trusted`: their pixels are not read."""
     shape, n = images.shape, images.shape[0] if images.ndim else 0
     square = images.ndim == 4 and shape[1] == shape[2] and shape[3] == 3
     demand(images.dtype == np.uint8, f"'images' is {images.dtype}; save it as uint8, 0 to 255")
@@ -219,7 +227,7 @@ def checked(images: np.ndarray, labels: np.ndarray) -> Split:
     present = np.unique(labels)
     gap = next((label for label, there in enumerate(present) if label != there), None)
     demand(gap is None, f"'labels' skips class {gap} of 0 to {present[-1]}; number them without gaps")
-    brightest = max(int(images[start : start + BATCH].max()) for start in range(0, n, BATCH))
+    brightest = 255 if trusted else max(int(images[at : at + BATCH].max()) for at in range(0, n, BATCH))
     demand(brightest > 1, f"'images' goes up to {brightest}, so all are black; save 0 to 255, not 0 to 1")
     return Split(images, labels.astype(np.int64))
 
@@ -294,6 +302,8 @@ def read_about(path: Path, n_classes: int, n_ood_classes: int) -> dict[str, Any]
         known: dict[str, Any] = {
             "name": about.get("name", path.parent.resolve().name),
             "synthetic": about.get("synthetic", False),
+            "checksum": about.get("checksum"),
+            "duplicates": about.get("duplicates", {}),
         }
         demand(isinstance(known["name"], str), "'name' is no text")
         demand(isinstance(known["synthetic"], bool), "'synthetic' is neither true nor false")
@@ -304,6 +314,29 @@ def read_about(path: Path, n_classes: int, n_ood_classes: int) -> dict[str, Any]
         lists = f"lists of {n_classes} class_names and {n_ood_classes} ood_class_names"
         raise DataError(f"{path}: is no JSON object with {lists} ({error}); mend or remove it") from error
     return known
+
+
+def recognised(path: Path) -> str:
+    """The data.name of what lies at a path.
+
+    Raises:
+        DataError: none that is known; lists what was looked for.
+    """
+    if path.is_dir():
+        if any((path / f"train{ending}").is_file() for ending in (".npz", "_images.npy")):
+            return "folder"
+        if any(path.glob("wnids.txt")) or any(path.glob("*/wnids.txt")):
+            return "tiny-imagenet"
+        if any(inner.is_dir() and not inner.name.startswith(".") for inner in path.iterdir()):
+            return "images"
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("wnids.txt") for name in archive.namelist()):
+                return "tiny-imagenet"
+    raise DataError(
+        f"{path}: {'has none' if path.exists() else 'is not there; it must have one'} of these: a folder "
+        "for each class, of pictures; train.npz, val.npz and ood.npz; wnids.txt of Tiny-ImageNet, or its zip"
+    )
 
 
 def cache_folder(config: DataConfig) -> Path:
@@ -349,13 +382,17 @@ def _write(config: DataConfig, folder: Path) -> None:
             table.writeheader()
             table.writerows(built.manifest)
     about = {
-        "name": config.name,
+        "name": config.title,
         "synthetic": builder.SYNTHETIC,
         "parameters": _parameters(config),
         "class_names": list(built.class_names),
         "ood_class_names": list(built.ood_class_names),
     }
     write_json(folder / "dataset.json", about)
+    dataset = load_folder(folder)  # checks it, and looks at all images this once
+    write_json(
+        folder / "dataset.json", about | {key: getattr(dataset, key) for key in ("checksum", "duplicates")}
+    )
 
 
 def write_pieces(pieces: Iterable[tuple[str, Split]], folder: Path) -> None:

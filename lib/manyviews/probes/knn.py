@@ -8,8 +8,16 @@ DIFFERENCES = 2**19  # numbers subtracted at a time: few enough for the cache of
 
 
 @torch.no_grad()
-def nearest(fit: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def nearest(fit: Tensor, queries: Tensor, k: int = 5) -> tuple[Tensor, Tensor]:
     """The k rows of `fit` nearest to each query by Euclidean distance; of equally near rows the first.
+
+    >>> import torch
+    >>> fit, labels = torch.tensor([[0.0], [1.0], [10.0], [11.0]]), torch.tensor([0, 0, 1, 1])
+    >>> distances, neighbours = nearest(fit, torch.tensor([[2.0], [9.0]]), k=3)
+    >>> neighbours.tolist()
+    [[1, 0, 2], [2, 3, 1]]
+    >>> knn_predict(labels, neighbours, n_classes=2).tolist()
+    [0, 1]
 
     A product in float64 finds the rows that can be among the k nearest, given all that rounding can do to it;
     their distances are then computed from differences, so that large offsets cost no digits.

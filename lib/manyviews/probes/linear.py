@@ -42,14 +42,20 @@ class LinearProbe:
         return self.classes[(features.double() @ self.weights + self.intercepts).argmax(dim=1)]
 
 
-def fit_linear(features: Tensor, labels: Tensor, c: float, max_iter: int) -> LinearProbe:
-    """Fit one linear probe: see fit_linear_path."""
+def fit_linear(features: Tensor, labels: Tensor, c: float = 1.0, max_iter: int = 1000) -> LinearProbe:
+    """Fit one linear probe: see fit_linear_path.
+
+    >>> import torch
+    >>> probe = fit_linear(torch.tensor([[0.0], [1.0], [10.0], [11.0]]), torch.tensor([0, 0, 1, 1]))
+    >>> probe.converged, probe.predict(torch.tensor([[2.0], [9.0]])).tolist()
+    (True, [0, 1])
+    """
     return fit_linear_path(features, labels, [c], max_iter)[0]
 
 
 @torch.no_grad()
 def fit_linear_path(
-    features: Tensor, labels: Tensor, cs: Sequence[float], max_iter: int
+    features: Tensor, labels: Tensor, cs: Sequence[float], max_iter: int = 1000
 ) -> list[LinearProbe]:
     """Minimise the objective of scikit-learn's LogisticRegression for each c, from the strongest penalty on.
 

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from manyviews.config.runs import run_specs
 from manyviews.data.dataset import Dataset
 from manyviews.report import tables
-from manyviews.report.tables import MEASURE_TITLES, NOT_RUN, PERCENT, title
+from manyviews.report.tables import MEASURE_TITLES, NOT_RUN, PERCENT, in_figure, title
 from manyviews.runs.store import Runs
 from manyviews.stats.compare import learning_curve
 from manyviews.stats.intervals import CONFIDENCE, outer_ends
@@ -337,8 +337,8 @@ def image_grid(images: np.ndarray, row_labels: Sequence[str] = (), title: str = 
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
     for ax, label in zip(axes[:, 0], row_labels, strict=False):
-        ax.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
-    figure.suptitle(title, fontsize=11)
+        ax.set_ylabel(_short(label, 40), rotation=0, ha="right", va="center", fontsize=9)
+    figure.suptitle(in_figure(title), fontsize=11)
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     return figure
 
@@ -389,4 +389,6 @@ def _draw_image(ax: Axes, image: np.ndarray, text: str, colour: str, dash: str) 
 
 
 def _short(name: str, width: int = 16) -> str:
-    return shorten(name, width, placeholder="…")
+    """A class's name as a figure shows it, at whole words where it has any."""
+    short = shorten(name, width, placeholder="…")
+    return in_figure(f"{name[: width - 1]}…" if short == "…" else short)

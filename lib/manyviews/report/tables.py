@@ -1,5 +1,6 @@
 """What runs and statistics say, as tables to be read: accuracies in percent, differences in points."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
@@ -44,6 +45,16 @@ COSTS = {  # key of a run's summary: column, divisor
 def title(name: str) -> str:
     """What a run or a baseline is called."""
     return BASELINES.get(name) or run_specs().title(name)
+
+
+def in_markdown(name: str) -> str:
+    """A name that someone gave a class or dataset, as Markdown shows it unchanged."""
+    return re.sub(r"([\\`*{}\[\]<>#|$~]|\b_|_\b)", r"\\\1", name)
+
+
+def in_figure(name: str) -> str:
+    """The same for matplotlib, which takes what lies between two `$` for a formula."""
+    return name.replace("$", r"\$")
 
 
 def percent(fraction: float) -> str:

@@ -12,7 +12,7 @@ from IPython.display import Markdown
 from manyviews.config.runs import deduplicate, run_specs
 from manyviews.config.schema import Profile
 from manyviews.probes.protocol import accuracies
-from manyviews.report.tables import MAIN, MEASURE_TITLES, difference_text, percent, title
+from manyviews.report.tables import MAIN, MEASURE_TITLES, difference_text, in_markdown, percent, title
 from manyviews.runs.store import Results, Run, Runs, each_once
 from manyviews.stats.compare import compare, final_accuracy, holm
 from manyviews.stats.dose import dose_curve, saturation
@@ -33,6 +33,7 @@ def render(template: str, **values: Any) -> Markdown:
         "points": lambda fraction: f"{100 * fraction:.1f}",
         "difference": difference_text,
         "title": title,
+        "name": in_markdown,
         "rows": lambda table: table.to_dict("records"),
     }
     shared = {"confidence": CONFIDENCE, "min_seeds": MIN_SEEDS, "measure": MEASURE_TITLES[MAIN]}
@@ -141,7 +142,11 @@ def _about(runs: Runs) -> dict[str, Any] | None:
     """The images that all runs share and how long the baseline trains; None without runs."""
     for run in runs.get("baseline", [run for seeds in runs.values() for run in seeds])[:1]:
         about = {key: run.summary[key] for key in ("synthetic", "classes")}
-        return about | {"pixels": run.config.data.image_size, "epochs": run.config.training.epochs}
+        return about | {
+            "name": run.environment["dataset"],
+            "pixels": run.config.data.image_size,
+            "epochs": run.config.training.epochs,
+        }
     return None
 
 

@@ -9,8 +9,15 @@ from torch import Tensor
 MultiViewLoss = Literal["pairs", "outside", "inside"]
 
 
-def nt_xent(z: Tensor, temperature: float) -> Tensor:
+def nt_xent(z: Tensor, temperature: float = 0.5) -> Tensor:
     """NT-Xent loss of paired views.
+
+    >>> import torch
+    >>> one, other = torch.eye(3), torch.eye(3)  # projections of the first and second views of three images
+    >>> round(nt_xent(torch.cat([one, other])).item(), 4)
+    0.4327
+    >>> round(nt_xent(torch.ones(6, 3)).item(), 4)  # log 5
+    1.6094
 
     Args:
         z: projections, (2N, D); rows i and N + i are the two views of image i. Normalised here.
@@ -26,8 +33,18 @@ def nt_xent(z: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(similarity, positive)
 
 
-def multi_view_nt_xent(z: Tensor, n_views: int, temperature: float, definition: MultiViewLoss) -> Tensor:
+def multi_view_nt_xent(
+    z: Tensor, n_views: int, temperature: float = 0.5, definition: MultiViewLoss = "outside"
+) -> Tensor:
     """NT-Xent loss of V views of each image, in one of three definitions; for V = 2 each is nt_xent.
+
+    >>> import torch
+    >>> z = torch.eye(3).repeat(4, 1)  # four views of each of three images
+    >>> for definition in ("pairs", "outside", "inside"):
+    ...     print(definition, round(multi_view_nt_xent(z, 4, definition=definition).item(), 4))
+    pairs 0.4327
+    outside 1.4068
+    inside 0.3081
 
     Each row is an anchor r; its positives p are the V - 1 other views of its image. With s the cosine of two
     rows over the temperature, the loss is the mean over all anchors of

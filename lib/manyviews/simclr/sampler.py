@@ -22,6 +22,12 @@ class ViewSampler:
     each pass ends in a partial batch where batch_size does not divide n_images. It is kept, as in the
     original: dropped, it would leave out images. NT-Xent sees fewer negatives there.
 
+    >>> sampler = ViewSampler(n_images=5, batch_size=3, seed=0)
+    >>> for images, draws in sampler.batches(1):  # the second pass
+    ...     print(images.tolist(), draws.tolist())
+    [1, 4, 3] [[2, 3], [2, 3], [2, 3]]
+    [0, 2] [[2, 3], [2, 3]]
+
     Args:
         n_images: images in the dataset, N.
         batch_size: images in a batch, B; each brings K views.
@@ -34,7 +40,12 @@ class ViewSampler:
     """
 
     def __init__(
-        self, n_images: int, batch_size: int, seed: int, views_per_batch: int = 2, distinct: int | None = None
+        self,
+        n_images: int,
+        batch_size: int = 256,
+        seed: int = 0,
+        views_per_batch: int = 2,
+        distinct: int | None = None,
     ):
         if views_per_batch < 2:
             raise ValueError(f"views_per_batch must be at least 2, not {views_per_batch}")

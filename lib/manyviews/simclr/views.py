@@ -36,6 +36,9 @@ class ViewStrengths:
     blur_kernel: int | None = None  # pixels, odd; None: 5, and 3 at 32 px and below
 
 
+ORIGINAL = ViewStrengths()
+
+
 def pcg4d(x: Tensor, y: Tensor, z: Tensor, w: Tensor) -> Tensor:
     """Hash of four 32-bit integers to four.
 
@@ -279,26 +282,36 @@ def make_views(
     images: Tensor,
     draws: Tensor,
     *,
-    seed: int,
-    size: int,
-    strengths: ViewStrengths,
+    seed: int = 0,
+    size: int | None = None,
+    strengths: ViewStrengths = ORIGINAL,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Views of some images of a dataset.
+
+    >>> import torch
+    >>> dataset = torch.arange(5 * 3 * 16 * 16).remainder(256).to(torch.uint8).view(5, 3, 16, 16)
+    >>> images, draws = torch.tensor([4, 4, 0]), torch.tensor([0, 1, 0])  # two views of image 4
+    >>> views = make_views(dataset, images, draws)
+    >>> views.shape
+    torch.Size([3, 3, 16, 16])
+    >>> torch.equal(make_views(dataset, images[1:2], draws[1:2]), views[1:2])  # the same in whatever batch
+    True
 
     Args:
         dataset: all images, (N, 3, H, W) uint8; where they lie, the views are made.
         images: which image each view is of, (B,) int64.
         draws: which of the image's views, counted from the start of training, (B,) int64; see ViewSampler.
         seed: of the study.
-        size: height and width of a view, pixels.
-        strengths: of the transform.
+        size: height and width of a view, pixels; None: the height of the images.
+        strengths: of the transform; the original's by default.
         dtype: of the pixels and the arithmetic.
     Returns:
         (B, 3, size, size) in [0, 1].
     Source: the original's transform; Chen et al. 2020, arXiv:2002.05709, Appendix A.
     """
     height, width = dataset.shape[2:]
+    size = size or height
     images, draws = images.to(dataset.device), draws.to(dataset.device)
     p = draw_parameters(strengths, seed, images, draws, height, width, dtype)
     kernel = strengths.blur_kernel or (3 if size <= 32 else 5)

@@ -1,0 +1,65 @@
+"""Features of a folder of pictures, by the trained network of a finished run."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from manyviews.config.errors import command
+from manyviews.config.files import replacing
+from manyviews.config.schema import ConfigError, DataConfig
+from manyviews.data import images
+from manyviews.export import load_network, read_config
+from manyviews.probes.features import extract_features
+
+
+def write_features(folder: Path, pictures: Path, out: Path, fit: str = "crop") -> None:
+    """Write what the probes would read of each picture.
+
+    Args:
+        folder: of a finished run.
+        pictures: a folder, of which all pictures in it and below are read.
+        out: .npz to write or replace: `features` (N, D) float32, and `files` (N,), their paths.
+        fit: the central square of each picture, "crop", or all of it, "squeeze".
+    Raises:
+        ExportError: no run, or one without weights.
+        ConfigError: no pictures, or none that can be used.
+    """
+    config = read_config(folder)
+    backbone = load_network(folder, config).backbone
+    if not pictures.is_dir():
+        raise ConfigError(f"{pictures}: no such folder; give one with pictures in it")
+    files = images.list_pictures(pictures)
+    plan: images.Plan = [
+        ("", files[at : at + images.CHUNK], [("all", 0, None)]) for at in range(0, len(files), images.CHUNK)
+    ]
+    of = DataConfig(name="images", path=str(pictures), image_size=config.data.image_size, fit=fit)
+    built = images.follow(plan, [], [], pictures, of, fix="give a folder with pictures in it")
+    parts = [extract_features(backbone, piece.as_tensor())["fc"].numpy() for _, piece in built.pieces]
+    if not parts:
+        raise ConfigError(f"{pictures}: no files in it; give a folder with pictures")
+    used = [row["file"] for row in built.manifest if not row["left_out"]]
+    with replacing(out) as new, new.open("wb") as file:
+        np.savez(file, features=np.concatenate(parts), files=np.array(used))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write what the command line names; see config.errors.command for the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m manyviews.features", description=__doc__)
+    parser.add_argument("folder", metavar="RUN_FOLDER", type=Path, help="such as results/demo/baseline/seed0")
+    parser.add_argument("pictures", metavar="FOLDER", type=Path, help="of pictures, in it and below")
+    parser.add_argument("out", metavar="OUT.npz", type=Path, help="file to write")
+    options = parser.parse_args(arguments)
+
+    def work() -> int:
+        write_features(options.folder.resolve(), options.pictures.resolve(), options.out.resolve())
+        print(f"Features: {options.out.resolve()}")
+        return 0
+
+    return command(parser.prog, work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
