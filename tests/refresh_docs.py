@@ -1,6 +1,7 @@
 """Write the tables of docs/ from code and tests: .venv/bin/python tests/refresh_docs.py"""
 
 import inspect
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,10 +15,12 @@ from pydantic_core import PydanticUndefined
 from refresh_readme import between
 
 from manyviews.config import paths
-from manyviews.config.files import write_text
+from manyviews.config.files import read_json, write_text
 from manyviews.config.profiles import load_profile, profile_names
-from manyviews.config.runs import Comparison, RunSpec, run_specs
+from manyviews.config.runs import ORIGINAL, Comparison, RunSpec, configure, deduplicate, run_specs
 from manyviews.config.schema import Profile, RunConfig, Section
+from manyviews.runs.run import FORWARDS_OF_A_TRAINING_STEP, make_model
+from manyviews.simclr.models import count_macs, count_parameters
 
 RELIABILITY = paths.ROOT / "docs" / "reliability.md"
 WRONG_INPUTS = {  # by test, what its parameters are
@@ -27,6 +30,9 @@ WRONG_INPUTS = {  # by test, what its parameters are
     test_config_runs.test_a_mistake_in_the_file_is_named: "line of runs.yaml",
 }
 REFERENCE = paths.ROOT / "docs" / "reference.md"
+SCALE = paths.ROOT / "docs" / "scale.md"
+OF_THE_PEAK = 0.2  # assumed of the networks at 64 pixels
+BETWEEN_DEVICES = 25e9  # bytes a second, assumed
 BEGIN, END = "<!-- tables: written by tests/refresh_docs.py -->", "<!-- end of tables -->"
 BOUNDS = {
     "minimum": "at least",
@@ -178,6 +184,90 @@ def with_tables(page: str) -> str:
     return between(page, BEGIN, END, tables_text())
 
 
+def measured() -> str:
+    """What was measured on a GPU."""
+    of, title = read_json(paths.ROOT / "benchmarks" / "gpu.json"), run_specs().title
+    rows = [
+        [f"{title(run)}: {kind}", f"{ms:.1f} ms a step"]
+        for run, kinds in of["milliseconds_of_a_step"].items()
+        for kind, ms in kinds.items()
+    ]
+    rows.append(["matrix product, the peak", f"{of['peak_tflops']} TFLOP/s"])
+    rows.append(
+        ["16 processes on the card, probes included", f"{of['steps_per_second_of_16_processes']} steps/s"]
+    )
+    made = (
+        f"`tiny-imagenet-tenth` on one {of['device']}, {of['date']}, torch {of['torch']}, {of['precision']}"
+    )
+    return table([made, "measured once"], rows)
+
+
+def seconds_of_compute(views: float, macs: float) -> float:
+    """One device's time for views of a network that takes so many multiply-adds forward."""
+    peak = read_json(paths.ROOT / "benchmarks" / "gpu.json")["peak_tflops"] * 1e12
+    return 2 * FORWARDS_OF_A_TRAINING_STEP * macs * views / (OF_THE_PEAK * peak)
+
+
+def hours_of_studies() -> str:
+    """GPU-hours of the original's three runs, and of all of our study, on its images and on ImageNet-1k's."""
+    rows, macs = [], {}
+    profile = load_profile("tiny-imagenet")
+    for what, names in {
+        "the original's runs": run_specs().of_study(ORIGINAL),
+        "all runs": list(run_specs().runs),
+    }.items():
+        for data, images in {"100 classes of 500": 50_000, "ImageNet-1k": 1_281_167}.items():
+            hours, workers = 0.0, dict.fromkeys(deduplicate(names, profile).values())
+            for config in (configure(name, profile, 0) for name in workers):
+                kind = (config.depth, config.stem, config.network.width, config.view_size)
+                if kind not in macs:
+                    macs[kind] = count_macs(make_model(config, 100), config.view_size)
+                views = config.training.epochs * config.n_views * config.training.image_fraction * images
+                hours += seconds_of_compute(views, macs[kind]) / 3600
+            rows.append([what, data, len(workers), f"{hours:.1f}", f"{3 * hours:.0f}"])
+    return table(["what", "images", "trainings", "GPU-hours, one seed", "three seeds"], rows)
+
+
+def efficiency() -> str:
+    """What a step of ResNet-18 at 64 pixels computes and sends on several devices."""
+    config = configure("baseline", load_profile("tiny-imagenet"), 0)
+    model = make_model(config, 100)
+    macs, weights = count_macs(model, config.view_size), count_parameters(model)
+    rows = []
+    for pairs, devices in itertools.product((256, 4096), (1, 8, 64)):
+        views, features = 2 * pairs, config.network.projection_dim
+        compute = seconds_of_compute(views / devices, macs)
+        gathered = 4 * views * features * (devices - 1) / devices  # bytes, float32
+        reduced = 2 * 4 * weights * (devices - 1) / devices
+        sending = (gathered + reduced) / BETWEEN_DEVICES
+        rows.append([
+            pairs, devices, views // devices,
+            f"{4 * views**2 / 2**20:,.0f} MiB", f"{gathered / 2**20:.2f} MiB",
+            f"{reduced / 2**20:.0f} MiB", f"{1e3 * compute:.1f} ms", f"{1e3 * sending:.1f} ms",
+            f"{compute / (compute + sending):.0%}",
+        ])  # fmt: skip
+    headers = ["pairs in a batch", "devices", "views each", "similarities, each", "outputs gathered"]
+    return table([*headers, "gradients", "computing", "sending", "efficiency"], rows)
+
+
+def with_scale(page: str) -> str:
+    """The page with what was measured, and with the arithmetic of several devices."""
+    share, rate = f"{OF_THE_PEAK:.0%} of the peak", f"{BETWEEN_DEVICES / 1e9:.0f} GB/s"
+    text = [
+        measured(),
+        "All that follows is arithmetic, on two assumptions that were not measured: a device reaches "
+        f"{share} above, and devices send {rate} to each other (a network of 200 Gbit/s), not while they "
+        "compute.",
+        hours_of_studies(),
+        "The original's scale, at its resolution of 64 pixels and its 50 epochs; the probes come on top.",
+        efficiency(),
+        "ResNet-18 at 64 pixels. Each process forms the loss of the whole batch and holds all "
+        "similarities, in float32. At the original's batch a device of 64 has too little to compute; a "
+        "larger batch is another recipe.",
+    ]
+    return between(page, BEGIN, END, "\n\n".join(text))
+
+
 def with_inputs(page: str) -> str:
     """The page with a table of the wrong inputs of the tests, and what the answer to each holds."""
     rows = []
@@ -196,5 +286,6 @@ def with_inputs(page: str) -> str:
 
 
 if __name__ == "__main__":
+    write_text(SCALE, with_scale(SCALE.read_text(encoding="utf-8")))
     write_text(RELIABILITY, with_inputs(RELIABILITY.read_text(encoding="utf-8")))
     write_text(REFERENCE, with_tables(REFERENCE.read_text(encoding="utf-8")))

@@ -15,7 +15,7 @@ import refresh_demo_notes
 import torch
 import yaml
 from made_up import made_up_predictions, made_up_runs
-from refresh_docs import REFERENCE, RELIABILITY, with_inputs, with_tables
+from refresh_docs import REFERENCE, RELIABILITY, SCALE, with_inputs, with_scale, with_tables
 from refresh_readme import BEGIN, END, PAGES, PROFILES, README, results_text, with_results
 from safetensors.torch import save_file
 from small import small_run
@@ -175,6 +175,8 @@ def test_the_reference_is_that_of_the_code():
     assert with_tables(text) == text, "run tests/refresh_docs.py"
     inputs = RELIABILITY.read_text(encoding="utf-8")
     assert with_inputs(inputs) == inputs, "run tests/refresh_docs.py"
+    scale = SCALE.read_text(encoding="utf-8")
+    assert with_scale(scale) == scale, "run tests/refresh_docs.py"
     sections = [field.annotation for field in RunConfig.model_fields.values()]
     keys = [key for section in sections for key in getattr(section, "model_fields", {})]
     assert len(keys) > 50
