@@ -75,7 +75,7 @@ def test_a_command_that_fails_shows_what_it_said():
     [
         (["--repeats", "0"], "--repeats takes a whole number from 1, not 0"),
         (["guard", "--readme"], "guard stands alone"),
-        (["view"], "unknown case 'view'; choose among: guard, training"),
+        (["view"], "unknown case 'view'; choose among: guard, gpu, training"),
     ],
 )
 def test_a_wrong_option_is_told(arguments, message, monkeypatch, capsys):

@@ -5,7 +5,6 @@ import dataclasses
 import importlib
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 
@@ -60,7 +59,8 @@ def commands(start: str) -> list[tuple[str, list[str]]]:
         for arguments in re.findall(
             rf"{re.escape(start)}(?![\w.])([^`\n]*)", page.read_text(encoding="utf-8")
         ):
-            found.append((page.name, shlex.split(arguments.partition("&&")[0], comments=True)))
+            command = re.split("&&|[>;|]", arguments)[0].replace("$run", "baseline").replace("$seed", "0")
+            found.append((page.name, shlex.split(command, comments=True)))
     return found
 
 
@@ -220,24 +220,11 @@ def test_it_can_be_cited():
 # --------------------------------------------------------------------------------------------- commands
 
 
-@pytest.fixture
-def own_profile(tmp_path, monkeypatch):
-    """The profile `mine`, made as README says."""
-    shutil.copytree(paths.PROFILES, tmp_path / "profiles")
-    source, data = re.search(
-        r"`notebooks/profiles/([\w-]+)\.yaml` to `mine.yaml`.*?`(data: \{.*?\})`", TEXT, re.S
-    ).groups()
-    text = (paths.PROFILES / f"{source}.yaml").read_text(encoding="utf-8")
-    text = re.sub(r"^data: .*$", data, text.replace(f"profile: {source}", "profile: mine"), flags=re.M)
-    (tmp_path / "profiles/mine.yaml").write_text(text, encoding="utf-8")
-    monkeypatch.setattr(paths, "PROFILES", tmp_path / "profiles")
-
-
-def test_each_call_of_run_all_has_options_profiles_runs_and_studies_that_there_are(own_profile, monkeypatch):
+def test_each_call_of_run_all_has_options_profiles_runs_and_studies_that_there_are(monkeypatch):
     monkeypatch.setattr(cli, "recognised", lambda path: "images")
     monkeypatch.setenv("MANYVIEWS_RESULTS", "")
     calls = [(page, arguments) for page, arguments in commands("./run_all.sh") if arguments != ["--help"]]
-    assert {"README.md", "how-to.md", "CONTRIBUTING.md"} <= {page for page, _ in calls}
+    assert {"README.md", "how-to.md", "scale.md", "CONTRIBUTING.md"} <= {page for page, _ in calls}
     for page, arguments in calls:
         try:
             parse_arguments(arguments)

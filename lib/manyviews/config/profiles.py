@@ -75,7 +75,7 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
     path, known = paths.PROFILES / f"{name}.yaml", profile_names()
     if name not in known:
         path = _kept(name)
-    if not path.is_file():
+    if not path.exists():
         raise ConfigError(
             f"unknown profile '{name}'; {suggest(str(name), known)}choose one of: {', '.join(known)}"
         )
