@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from torch.multiprocessing import start_processes
 
 from manyviews.config import paths
 from manyviews.config.files import read_json
+from manyviews.runs.jobs import Job, do_jobs, make_run
 from manyviews.runs.run import assist, run
 from manyviews.runs.store import partial_folder
 from manyviews.simclr import processes, train
@@ -196,8 +197,27 @@ def make_small_run(root: Path) -> None:
         assist()
 
 
-def test_a_run_whose_second_process_is_killed_goes_on_by_the_same_command(tmp_path, monkeypatch):
-    """Oracle: two processes that nobody kills. Then one process goes on from where the two were killed."""
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> pd.DataFrame:
+    """Losses and accuracies of the small run, from two processes that nobody kills."""
+    folder = tmp_path_factory.mktemp("whole")
+    on_processes(2, make_small_run, folder, folder)
+    return pd.read_csv(folder / "whole/small/baseline/seed0/metrics.csv")
+
+
+def test_a_profile_says_how_many_devices_train_a_run(tmp_path, monkeypatch, whole):
+    monkeypatch.setenv("MANYVIEWS_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("MANYVIEWS_RESULTS", str(tmp_path / "results"))
+    config = small_run(devices=2)
+    assert do_jobs([Job("the run", partial(make_run, config), config)]) == []
+    folder = paths.run_folder("small", "baseline", 0)
+    assert read_json(folder / "environment.json")["processes"] == 2
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "metrics.csv"), whole, rtol=1e-6)
+    assert run(config).summary == run(small_run()).summary  # finished, and of the same recipe
+
+
+def test_a_run_whose_second_process_is_killed_goes_on_by_the_same_command(tmp_path, monkeypatch, whole):
+    """Then one process goes on from where the two were killed."""
     (tmp_path / "command.py").write_text(COMMAND, encoding="utf-8")
     monkeypatch.setenv("MANYVIEWS_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("MANYVIEWS_RESULTS", str(tmp_path / "killed"))
@@ -216,9 +236,8 @@ def test_a_run_whose_second_process_is_killed_goes_on_by_the_same_command(tmp_pa
     assert "2 processes; BatchNorm sees the part of a batch" in again.stdout
     assert "resumed after epoch 1 of 2" in again.stdout
     assert "resumed_with" not in read_json(paths.run_folder("small", "baseline", 0) / "environment.json")
-    on_processes(2, make_small_run, tmp_path, tmp_path)
-    of = [pd.read_csv(tmp_path / root / "small/baseline/seed0/metrics.csv") for root in ("killed", "whole")]
-    pd.testing.assert_frame_equal(*of, rtol=1e-6)
+    metrics = pd.read_csv(paths.run_folder("small", "baseline", 0) / "metrics.csv")
+    pd.testing.assert_frame_equal(metrics, whole, rtol=1e-6)
 
     monkeypatch.setenv("MANYVIEWS_RESULTS", str(tmp_path / "alone"))
     changed = run(small_run()).environment["resumed_with"]

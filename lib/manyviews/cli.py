@@ -175,7 +175,7 @@ def run_jobs(options: argparse.Namespace) -> list[str]:
     missing = missing_runs(options.runs, profile, options.seeds, options.force)
     print(f"Stage 1 of 3: the images of profile '{profile.profile}'", flush=True)
     dataset = load_dataset(profile.data)
-    seconds = estimate_seconds(missing, dataset, options.jobs or default_jobs())
+    seconds = estimate_seconds(missing, dataset, options.jobs or default_jobs(profile.devices))
     folder = paths.results_root() / profile.profile
     jobs = []
     if not (folder / f"{DATA_NOTEBOOK}.ipynb").exists() or missing:

@@ -229,6 +229,7 @@ class Profile(Section):
     profile: Annotated[str, Field(pattern=NAME)]
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)  # those that run_all.sh runs
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    devices: Annotated[int, Field(ge=1)] = 1  # that train one run together: GPUs, or processes on a processor
     data: DataConfig
     network: NetworkConfig = NetworkConfig()
     views: ViewConfig = ViewConfig()
@@ -276,7 +277,7 @@ class RunConfig(Profile):
 
     def recipe(self) -> dict[str, Any]:
         """The configuration as plain data, without what cannot change a run's numbers."""
-        return self.model_dump(mode="json", exclude={"seeds", "device", "claims"})
+        return self.model_dump(mode="json", exclude={"seeds", "device", "devices", "claims"})
 
     def canonical(self) -> dict[str, Any]:
         """The recipe in a form that is the same for equal trainings, whatever their epochs are called.

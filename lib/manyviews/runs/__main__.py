@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 
 from manyviews.config import paths
 from manyviews.config.errors import command
@@ -32,18 +31,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> RunConfig:
 def make(arguments: Sequence[str] | None = None) -> int:
     """Make the run, as the only process or as one of those that torchrun has started."""
     config = parse_arguments(arguments)
-    from manyviews.runs.run import assist, run
-    from manyviews.simclr.processes import from_first, is_first, joined
-    from manyviews.simclr.train import TrainingFailed
+    from manyviews.runs.run import take_part
 
-    with joined(config.device):
-        if is_first():
-            run(config)
-            print(f"Finished: {paths.run_folder(config.profile, config.run, config.seed)}")
-        else:
-            with suppress(TrainingFailed):  # which the first process finds as well, and tells
-                assist()
-        from_first(lambda: None)  # so that all end together
+    take_part(config)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"Finished: {paths.run_folder(config.profile, config.run, config.seed)}")
     return 0
 
 

@@ -48,6 +48,7 @@ PROCESS_SETTINGS = {  # read from the environment when a process starts
 LOCAL = {  # how Dask deals with our own workers
     "distributed.scheduler.allowed-failures": 0,  # what has killed a worker is not tried on the next
     "distributed.scheduler.worker-ttl": None,  # one that is silent computes
+    "distributed.worker.daemon": False,  # so that it can have processes of its own: profile.devices
 }
 KILLED = "its process was killed, as happens when memory runs out; fewer --jobs need less"
 LOST = "the scheduler is gone; start it again, then give this command again"
@@ -62,15 +63,16 @@ class Job:
     config: RunConfig | None = None  # of the run that it makes
 
 
-def default_jobs() -> int:
-    """Jobs at a time: $MANYVIEWS_JOBS, or one for each GPU, or else for each core.
+def default_jobs(devices: int = 1) -> int:
+    """Jobs at a time: $MANYVIEWS_JOBS, or one for each so many GPUs, or else cores.
 
     The small networks of a laptop's profiles leave a second thread idle for much of its time; two runs of one
     thread each were seen to do a fifth more work than one run of two, and to suffer less from other programs.
     """
     import torch
 
-    return int(os.environ.get("MANYVIEWS_JOBS") or torch.cuda.device_count() or os.cpu_count() or 1)
+    there = torch.cuda.device_count() or os.cpu_count() or 1
+    return int(os.environ.get("MANYVIEWS_JOBS") or max(1, there // devices))
 
 
 def missing_runs(
@@ -171,7 +173,8 @@ def do_jobs(jobs: Sequence[Job], at_once: int | None = None, scheduler: str = ""
         return []
     from distributed import as_completed
 
-    at_once = min(at_once or default_jobs(), len(jobs))
+    devices = max([1, *(job.config.devices for job in jobs if job.config is not None)])
+    at_once = min(at_once or default_jobs(devices), len(jobs))
     waiting, begun, reasons = iter(jobs), {}, []
     with (
         _workers(at_once, scheduler) as client,
@@ -181,7 +184,7 @@ def do_jobs(jobs: Sequence[Job], at_once: int | None = None, scheduler: str = ""
 
         def begin() -> None:
             if job := next(waiting, None):
-                future = client.submit(_do, job.work, _settings(), pure=False)
+                future = client.submit(_do, job.work, _settings(), devices, pure=False)
                 begun[future.key] = job
                 done.add(future)
 
@@ -231,14 +234,15 @@ def _settings() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("MANYVIEWS_")}
 
 
-def _do(work: Callable[[], str], settings: dict[str, str]) -> str:
+def _do(work: Callable[[], str], settings: dict[str, str], devices: int) -> str:
     """What a worker does of a job: gives why it failed, or nothing."""
     import torch
     from distributed import get_worker
 
-    name = get_worker().name
-    if isinstance(name, int) and torch.cuda.device_count() > 1:  # our own; others were given their GPU
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(name % torch.cuda.device_count())
+    name, gpus = get_worker().name, torch.cuda.device_count()
+    if isinstance(name, int) and gpus > 1:  # our own; others were given their GPU
+        mine = [(name * devices + k) % gpus for k in range(min(devices, gpus))]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, mine))
     os.environ.update(settings)
     if seconds_left() <= 0:
         return f"{TIME_IS_OVER} before it was begun"

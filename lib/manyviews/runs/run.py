@@ -1,6 +1,7 @@
 """One run from its configuration to its folder of results."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from manyviews.runs.store import (
     write_table,
 )
 from manyviews.simclr.models import SimCLR, count_macs, count_parameters, make_simclr
-from manyviews.simclr.processes import from_first, n_processes
+from manyviews.simclr.processes import from_first, is_first, joined, launch, n_processes
 from manyviews.simclr.train import (
     Progress,
     Recipe,
@@ -77,14 +78,24 @@ def run(config: RunConfig) -> Run:
 
     While it runs, its folder is called `<folder>.partial`; the last act is to rename it. So a folder
     without that ending is complete. Of several processes the first makes the run; the others `assist`.
+    With `devices` above 1 in the configuration, they are started here.
 
     Raises:
         ConfigError: the configuration cannot be run, or differs from the one that made what is there.
         DataError: the dataset is not usable.
         TrainingFailed: the loss is not finite, now or when it was last tried.
         OutOfTime: another epoch would end too late.
+        ProcessLost: one of several processes was killed.
     """
     folder = paths.run_folder(config.profile, config.run, config.seed)
+    if config.devices > 1 and n_processes() == 1 and state_of(folder) is not RunState.COMPLETE:
+        try:
+            failures = launch(config.devices, take_part, config)
+        except KeyboardInterrupt:
+            raise Stopped("Stopped; run this again to go on after the last whole epoch") from None
+        for failure in failures:
+            if failure is not None:  # the first process's, if it has one
+                raise failure
     with run_lock(folder):
         if state_of(folder) is RunState.COMPLETE:
             check_recipe(config, folder)
@@ -94,6 +105,17 @@ def run(config: RunConfig) -> Run:
         else:
             _make(config, folder)
         return load_run(folder)
+
+
+def take_part(config: RunConfig) -> None:
+    """Make a run as the only process, or as one of those that train it together; see run and assist."""
+    with joined(config.device):
+        if is_first():
+            run(config)
+        else:
+            with suppress(TrainingFailed):  # which the first process finds as well, and tells
+                assist()
+        from_first(lambda: None)  # so that all end together
 
 
 def assist() -> None:

@@ -1,15 +1,17 @@
-"""One training on several processes, which torchrun starts: each has a part of the images of every batch.
+"""One training on several processes, which torchrun or `launch` starts: each has a part of every batch.
 
-A batch, its loss and its gradient are those of one process. Without torchrun there is one process, for which
-nothing here does anything. With gloo, on processors, it is tested. What is for GPUs, NCCL and synchronised
+A batch, its loss and its gradient are those of one process. Where there is one process, nothing here does
+anything. With gloo, on processors, it is tested. What is for GPUs, NCCL and synchronised
 BatchNorm, is written to PyTorch's documentation and was not run.
 """
 
+import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +21,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=2)  # others wait while the first process puts the network to the probes
+LOST = (
+    "another process of this run has ended, by an error, which it tells, or killed; the same command goes on "
+    "after the last whole epoch"
+)
 
 
 class NoDevice(ValueError):
@@ -55,12 +61,47 @@ def joined(device: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise ProcessLost(
-                "another process of this run has ended, by an error, which it tells, or killed; the same "
-                "command goes on after the last whole epoch"
-            ) from error
+            raise ProcessLost(LOST) from error
         raise
     dist.destroy_process_group()  # after a failure, it could wait for those that are gone
+
+
+def launch(n: int, work: Callable[..., T], *arguments: Any) -> list[T | Exception]:
+    """What a function gives, or raises, in each of n new processes here, by PyTorch's elastic launcher.
+
+    Args:
+        n: processes; they share the threads of this one.
+        work: of a module, so that the others find it; calls `joined`.
+        arguments: picklable.
+    Raises:
+        ProcessLost: one was killed; the others are ended.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    here = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "max_restarts": 0, "shutdown_timeout": 2}
+    here["signals_to_handle"] = "SIGUSR2"  # it would keep those of Ctrl-C and of a kernel's end for good
+    threads = max(1, torch.get_num_threads() // n)
+    try:
+        given = elastic_launch(LaunchConfig(1, 1, n, **here), _launched)(threads, work, arguments)
+    except ChildFailedError as error:
+        raise ProcessLost(LOST) from error
+    return [given[rank] for rank in range(n)]
+
+
+def _launched(threads: int, work: Callable[..., T], arguments: tuple) -> T | Exception:
+    """Do the work of one of the processes of launch, which ends where that one ends."""
+
+    def end_with_parent() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    try:
+        return work(*arguments)
+    except Exception as error:
+        return error
 
 
 def n_processes() -> int:
