@@ -112,12 +112,6 @@ def test_a_published_profile_has_a_block_with_its_answers_figure_and_pages(publi
     ]
 
 
-def test_a_study_whose_runs_are_not_all_made_answers_nothing(published):
-    published("tiny-imagenet-tenth", {"baseline": [0.5] * 3})
-    assert "1." not in results_text()
-    assert "the runs are not all made; [those there are](results/published/tiny" in results_text()
-
-
 def test_photographs_come_before_synthetic_images(published):
     published("demo")
     published("tiny-imagenet-tenth")

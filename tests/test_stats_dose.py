@@ -76,11 +76,12 @@ def test_it_saturates_where_all_larger_doses_are_equivalent_to_fresh_views():
             assert answer == Saturation(4, "")
 
 
-@pytest.mark.parametrize("name", ["length_4", "distinct2_4"])
-def test_no_dose_suffices_where_one_was_not_run_or_not_alike(name):
-    """Not even where those above it are equivalent to fresh views."""
+@pytest.mark.parametrize(
+    ("name", "found"), [("length_4", Saturation(None, "not run")), ("distinct2_4", Saturation(4, ""))]
+)
+def test_a_dose_not_run_or_not_alike_says_nothing_and_without_fresh_views_none_suffices(name, found):
     assert saturation(curve_of(RUNS)) == Saturation(4, "")
     missing = {other: seeds for other, seeds in RUNS.items() if other != name}
     unlike = RUNS | made_up({name: FINALS[name]}, precision="bfloat16")
     for runs in (missing, unlike):
-        assert saturation(curve_of(runs)) == Saturation(None, "not run")
+        assert saturation(curve_of(runs)) == found

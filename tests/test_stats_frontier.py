@@ -4,7 +4,7 @@ import pytest
 from made_up import around, made_up_runs
 
 from manyviews.stats.compare import final_accuracy
-from manyviews.stats.frontier import SLACK, best_within, cheapest_reaching, recipes
+from manyviews.stats.frontier import cheapest_reaching, recipes
 from manyviews.stats.intervals import FIELDS
 
 KNN = "id_knn_accuracy"
@@ -46,22 +46,6 @@ def test_recipes_are_compared_in_the_precision_and_by_the_measure_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("budget", "best"),
-    [
-        (0.2, None),
-        (1, "length_half"),
-        (2 / (1 + SLACK) - 0.001, "length_half"),  # two would cost a little more than the slack allows
-        (2 / (1 + SLACK) + 0.001, "length_2"),
-        (4, "length_2"),  # not all that could be paid
-        (100, "views8"),
-    ],
-)
-def test_a_budget_buys_the_most_accurate_recipe_within_its_slack(budget, best):
-    found = best_within(TABLE, budget * UNIT)
-    assert (None if found is None else found["run"]) == best
-
-
-@pytest.mark.parametrize(
     ("accuracy", "cheapest"),
     [(0.1, "length_quarter"), (0.33, "length_half"), (0.36, "length_2"), (0.53, "views8"), (0.62, None)],
 )
@@ -77,5 +61,4 @@ def test_nothing_to_compare_buys_nothing(runs):
     table = recipes(runs, KNN, "baseline")
     assert list(table) == list(TABLE)
     assert table.empty
-    assert best_within(table, UNIT) is None
     assert cheapest_reaching(table, 0.0) is None

@@ -14,9 +14,9 @@ from manyviews.config.schema import Profile
 from manyviews.probes.protocol import accuracies
 from manyviews.report.tables import MAIN, MEASURE_TITLES, difference_text, in_markdown, percent, title
 from manyviews.runs.store import Results, Run, Runs, each_once
-from manyviews.stats.compare import compare, final_accuracy, holm
+from manyviews.stats.compare import compare, holm
 from manyviews.stats.dose import dose_curve, saturation
-from manyviews.stats.frontier import best_within, cheapest_reaching, recipes
+from manyviews.stats.frontier import cheapest_reaching, recipes
 from manyviews.stats.intervals import CONFIDENCE, MIN_SEEDS
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -104,8 +104,7 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
     """
     runs, margin, specs = results.runs, profile.claims.margin, run_specs()
     budget = recipes(runs, MAIN, "baseline")
-    cost = {name: runs[name][0].summary["macs"] for name in ("baseline", "views8") if name in runs}
-    accuracy = {name: final_accuracy(runs[name], MAIN).mean for name in cost}
+    views8 = next(iter(budget[budget["run"] == "views8"].to_dict("records")), None)
     n_views = specs.runs["views8"].n_views
     longer = _row(budget, "length_4") if "length_4" in set(budget["run"]) else None
     curves = [dose_curve(runs, name, MAIN, margin, specs) for name in DOSES]
@@ -122,16 +121,13 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         passes=n_views // 2,
         exact=deduplicate(["resnet18_views8"], profile).get("resnet18_views8") == "length_4",
         gain=_row(compare(runs, "original", [MAIN], margin, specs, "resnet34"), "views8"),
+        short=_row(compare(runs, "length", [MAIN], margin, specs, "length_quarter"), "baseline"),
         doses=[(curve, saturation(curve)) for curve in curves],
         families=families,
         ways=sum(map(len, families)),
         gains=sum((family["relation"] == "higher").sum() for family in families),
-        best_for={
-            name: best for name, macs in cost.items() if (best := best_within(budget, macs)) is not None
-        },
-        cost=cost,
-        accuracy=accuracy,
-        cheapest=cheapest_reaching(budget, accuracy.get("views8", np.nan)),
+        views8=views8,
+        cheapest=cheapest_reaching(budget, views8["mean"]) if views8 else None,
         longer=longer,
         lead=_row(compare(runs, "cost", [MAIN], margin, specs, "views8"), "length_4"),
         margin=margin,

@@ -56,9 +56,9 @@ def dose_curve(runs: Runs, comparison: str, measure: str, margin: float, specs: 
 
 
 def saturation(curve: pd.DataFrame) -> Saturation:
-    """The smallest dose from which on every larger one is equivalent to fresh views; see dose_curve."""
-    doses = curve[curve["note"] != "fresh"]
-    if doses.empty or (doses["note"] != "").any():  # every note is filled where fresh views are not run
+    """The smallest dose from which on every larger one, of those run, is equivalent to fresh views."""
+    doses = curve[curve["note"] == ""]  # none where fresh views are not run: every note is filled
+    if doses.empty:
         return Saturation(None, "not run")
     relations = list(doses["relation"])
     reached = len(relations)

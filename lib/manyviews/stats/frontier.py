@@ -9,8 +9,6 @@ from manyviews.stats.compare import final_accuracy, obstacle
 from manyviews.stats.dose import draws
 from manyviews.stats.intervals import FIELDS, MIN_SEEDS
 
-SLACK = 0.05  # fraction by which a run may cost more and still count as of the same price
-
 
 def recipes(runs: Runs, measure: str, like: str) -> pd.DataFrame:
     """Cost and accuracy of every contrastive run that can be compared with another.
@@ -38,12 +36,6 @@ def recipes(runs: Runs, measure: str, like: str) -> pd.DataFrame:
     table = table.sort_values(["macs", "mean"], ascending=[True, False], ignore_index=True)
     table["frontier"] = table["mean"] > table["mean"].cummax().shift(fill_value=-1.0)
     return table
-
-
-def best_within(table: pd.DataFrame, macs: float) -> pd.Series | None:
-    """The most accurate recipe that costs no more, by SLACK; None where there is none."""
-    affordable = table[table["macs"] <= (1 + SLACK) * macs]
-    return None if affordable.empty else affordable.loc[affordable["mean"].idxmax()]
 
 
 def cheapest_reaching(table: pd.DataFrame, accuracy: float) -> pd.Series | None:
