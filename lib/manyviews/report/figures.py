@@ -11,7 +11,7 @@ import pandas as pd
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from manyviews.config.runs import run_specs
 from manyviews.data.dataset import Dataset
@@ -245,6 +245,9 @@ def recipes(table: pd.DataFrame, named: Sequence[str] = ("baseline", "views8")) 
             fontsize=8,
         )
     ax.set(xscale="log", xlabel=label, ylabel=f"{MEASURE_TITLES[tables.MAIN]} (%)")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.legend(frameon=False, fontsize=9, loc="lower right")
     _tidy(ax)
     return figure
