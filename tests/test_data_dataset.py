@@ -2,6 +2,7 @@
 
 import io
 import json
+import resource
 import subprocess
 import sys
 import zipfile
@@ -338,6 +339,18 @@ def test_a_broken_or_killed_build_leaves_nothing_to_load(cache, monkeypatch):
     (remains / "train.npz").write_bytes(b"half")
     assert load_dataset(SMALL).train.n_classes == 2
     assert not remains.exists()
+
+
+def test_a_full_disk_is_told_with_the_folder_that_has_no_room(cache):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # the system itself refuses what is beyond
+    try:
+        with pytest.raises(OSError, match="File too large") as full:
+            load_dataset(SMALL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert full.value.filename == str(room.cache_folder(SMALL))
+    assert [path for path in cache.iterdir() if path.is_dir()] == []
 
 
 def test_builders_at_once_build_once(cache, monkeypatch):

@@ -2,7 +2,10 @@
 
 import errno
 import json
+import resource
 import shutil
+from contextlib import contextmanager
+from functools import partial as partial_of
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +17,7 @@ from safetensors.torch import load_file
 from small import small_profile, small_run
 
 from manyviews.config import paths
+from manyviews.config.errors import sentence
 from manyviews.config.schema import ConfigError, RunConfig
 from manyviews.data.dataset import load_dataset
 from manyviews.probes.features import split_features
@@ -165,6 +169,45 @@ def test_another_configuration_is_refused_and_the_difference_named():
     run(small_run())
     with pytest.raises(ConfigError, match=r"training.epochs is 2 there and 3 here.*--force"):
         run(small_run(training={"epochs": 3}))
+
+
+@contextmanager
+def full_disk(largest: int):
+    """As if there were room for no file of more bytes: the system itself refuses what is beyond."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_told_with_the_file_keeps_no_half_of_it_and_the_run_goes_on(monkeypatch, tmp_path):
+    """Full for the configuration, then for the checkpoint, then for the weights, then no more."""
+    run(small_run())
+    shutil.move(folder(), tmp_path / "whole")
+    partial = partial_folder(folder())
+    monkeypatch.setattr(train, "tqdm", partial_of(train.tqdm, disable=True))  # stderr may be a file
+    with full_disk(1000), pytest.raises(OSError, match=r"config\.json") as first:
+        run(small_run())
+    assert sentence(first.value) == (
+        f"{partial / 'config.json'}: File too large; make room there, and the same command goes on"
+    )
+    assert names(partial) == set()
+    with full_disk(1_000_000), pytest.raises(OSError, match=r"checkpoint\.pt"):
+        run(small_run())
+    assert names(partial) == {"config.json", "environment.json", "predictions_initial.csv"}
+    with monkeypatch.context() as patch:
+        patch.setattr(safetensors.torch, "save", crash)
+        with pytest.raises(Interrupted):
+            run(small_run())
+    there = names(partial)
+    with full_disk(300_000), pytest.raises(OSError, match=r"model\.safetensors"):
+        run(small_run())
+    assert names(partial) == there
+    run(small_run())
+    for name in WHOLE - {"environment.json", "SHA256SUMS"}:  # times of day differ
+        assert (folder() / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("crash_at", ["first step", "second epoch", "last evaluation", "weights", "rename"])

@@ -125,7 +125,7 @@ def run_notebook(notebook: str, output: Path, parameters: dict[str, Any]) -> str
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    from manyviews.config.files import replacing
+    from manyviews.config.files import naming, replacing
     from manyviews.report.pages import clean
 
     log = paths.results_root() / parameters["profile"] / "logs" / f"{output.parent.name}-{notebook}.ipynb"
@@ -133,15 +133,16 @@ def run_notebook(notebook: str, output: Path, parameters: dict[str, Any]) -> str
         log = log.with_name(f"{output.parent.parent.name}-{log.name}")
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(
-            _literal(paths.NOTEBOOKS / f"{notebook}.ipynb"),
-            _literal(log),
-            parameters=parameters,
-            cwd=str(paths.NOTEBOOKS),
-            kernel_name="python3",
-            progress_bar=False,
-            extra_arguments=["--log-level=ERROR"],  # no advice on encryption: the kernel is local
-        )
+        with naming(log):
+            papermill.execute_notebook(
+                _literal(paths.NOTEBOOKS / f"{notebook}.ipynb"),
+                _literal(log),
+                parameters=parameters,
+                cwd=str(paths.NOTEBOOKS),
+                kernel_name="python3",
+                progress_bar=False,
+                extra_arguments=["--log-level=ERROR"],  # no advice on encryption: the kernel is local
+            )
         with replacing(output) as new:
             nbformat.write(clean(nbformat.read(log, as_version=4)), new)
     except PapermillExecutionError as error:

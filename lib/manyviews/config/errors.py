@@ -1,5 +1,6 @@
 """How a command ends: an expected failure in a sentence, another one with the path of its traceback."""
 
+import errno
 import os
 import signal
 import sys
@@ -7,13 +8,16 @@ import tempfile
 import traceback
 from collections.abc import Callable
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a user's share of it, a file
+
 
 def sentence(error: Exception) -> str:
     """What a user reads of a failure. The traceback of one that nobody expected goes to a log, named here."""
     if type(error).__module__.startswith("manyviews."):  # our own say what to do
         return str(error)
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return f"{what}; make room there, and the same command goes on" if error.errno in FULL else what
     if isinstance(error, MemoryError) or "out of memory" in str(error) or "allocate memory" in str(error):
         return f"not enough memory ({error}); fewer --jobs, or smaller images or batches, need less"
     with tempfile.NamedTemporaryFile("w", prefix="manyviews-", suffix=".log", delete=False) as log:

@@ -21,16 +21,24 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.{os.getpid()}@{platform.node()}.new")
     try:
-        yield new
-        with new.open("rb") as file:
-            os.fsync(file.fileno())  # else a power cut could leave the new name with no content
-        new.replace(path)
+        with naming(path):
+            yield new
+            with new.open("rb") as file:
+                os.fsync(file.fileno())  # else a power cut could leave the new name with no content
+            new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the block that name no file, such as that of a full disk, name this one."""
+    try:
+        yield
     except OSError as error:
         if error.errno is None or error.filename is not None:
             raise
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file
-    finally:
-        new.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def clear_leftovers(folder: Path) -> None:

@@ -15,6 +15,7 @@ A dataset that can be built is a module of this room (tiny-imagenet: tiny_imagen
 import csv
 import hashlib
 import importlib
+import io
 import json
 import shutil
 import sys
@@ -31,7 +32,7 @@ from zipfile import BadZipFile
 import numpy as np
 from filelock import FileLock
 
-from manyviews.config.files import write_json
+from manyviews.config.files import naming, write_json
 from manyviews.config.paths import ROOT, data_root
 from manyviews.config.schema import ConfigError, DataConfig
 
@@ -354,7 +355,8 @@ def build(config: DataConfig, folder: Path) -> None:
             return
         shutil.rmtree(partial, ignore_errors=True)  # of a build that was killed
         try:
-            _write(config, partial)
+            with naming(folder):
+                _write(config, partial)
             partial.replace(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -409,7 +411,9 @@ def write_pieces(pieces: Iterable[tuple[str, Split]], folder: Path) -> None:
             of_split = np.concatenate(of_pieces)
             files[name].seek(0)
             _write_header(files[name], len(of_split), piece)
-            np.save(folder / f"{name}_labels.npy", of_split)
+            whole = io.BytesIO()
+            np.save(whole, of_split)  # to memory: its error of a full disk tells no cause
+            (folder / f"{name}_labels.npy").write_bytes(whole.getbuffer())
 
 
 def _write_header(file: Any, n: int, piece: Split) -> None:

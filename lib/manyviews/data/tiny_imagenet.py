@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from manyviews.config.errors import FULL
 from manyviews.config.paths import ROOT, data_root
 from manyviews.config.schema import DataConfig
 from manyviews.data.dataset import DAMAGE, LIMITS, Built, DataError, demand
@@ -148,6 +149,8 @@ def fetch(target: Path) -> None:
         download_url(URL, str(part.parent), part.name, MD5)
         part.replace(target)
     except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: another MD5
+        if getattr(error, "errno", None) in FULL:
+            raise
         raise DataError(
             f"{URL}: not fetched ({error}); run again, or on a slow line fetch it in parts by "
             f"curl -L -C - -o '{target}' {URL} and compare its MD5 with {MD5}"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from filelock import FileLock
 
+from manyviews.config.errors import FULL
 from manyviews.config.paths import ROOT, data_root
 from manyviews.config.schema import DataConfig
 from manyviews.data import images
@@ -72,6 +73,8 @@ def get(name: str, root: Any, options: dict[str, Any]) -> Any:
         with FileLock(root / ".lock"):  # others wait for the one that downloads
             return getattr(datasets, name)(str(root), download=True, **options)
     except (OSError, RuntimeError) as error:  # RuntimeError: another checksum, or no mirror left
+        if getattr(error, "errno", None) in FULL:
+            raise
         raise DataError(
             f"{root}: torchvision could not get {name} ({error}); run again, or where there is a network run "
             f"""`python -c "from torchvision.datasets import *; {name}('FOLDER', download=True)"` and let """

@@ -1,6 +1,7 @@
 """Training that can be stopped at any instant and resumed to the same bits."""
 
 import copy
+import io
 import math
 import os
 import time
@@ -378,12 +379,18 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "progress": vars(self.progress),
         }
+        whole = io.BytesIO()
+        torch.save(state, whole)  # to memory: where a disk is full its error names neither that nor the file
         new = self.checkpoint.with_suffix(".new")
-        with new.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut could leave the new name with no content
-        new.replace(self.checkpoint)
+        try:
+            with new.open("wb") as file:
+                file.write(whole.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut could leave the new name with no content
+            new.replace(self.checkpoint)
+        except OSError as error:
+            new.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(self.checkpoint)) from error
 
     @contextmanager
     def _damage_named(self) -> Iterator[None]:
