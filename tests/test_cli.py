@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,21 @@ def test_a_folder_may_have_braces_in_its_name(notebooks, monkeypatch):
     make_notebook(folder, "one", "profile = ''\nseed = 0", "print(seed)")
     assert run_notebook("one", folder / "out.ipynb", PARAMETERS) == ""
     assert (folder / "out.ipynb").exists()
+
+
+def test_a_start_clears_the_log_of_a_notebook_whose_process_was_killed(notebooks, monkeypatch):
+    """Its kernel kills the process that runs it."""
+    make_notebook(notebooks, "one", "profile = ''\nseed = 0", "import os\nos.kill(os.getppid(), 9)")
+    child = os.fork()
+    if child == 0:
+        run_notebook("one", notebooks / "out.ipynb", PARAMETERS)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    logs = notebooks / "results/smoke/logs"
+    assert len(list(logs.iterdir())) == 1
+    monkeypatch.setattr(cli, "run_jobs", lambda options: [TIME_IS_OVER])
+    assert cli.main(["--profile", "smoke"]) == 75
+    assert list(logs.iterdir()) == []
 
 
 def test_a_killed_kernel_is_told_in_a_sentence(notebooks):

@@ -258,10 +258,10 @@ def test_what_dead_processes_left_is_cleared_and_nothing_of_the_living(tmp_path)
     ended.wait()
     here = platform.node()
     for pid, node in ((ended.pid, here), (os.getpid(), here), (ended.pid, "another.machine")):
-        (tmp_path / f".a.csv.{pid}@{node}.new").touch()
+        (tmp_path / f".new.{pid}@{node}.a.csv").touch()
     clear_leftovers(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {f".a.csv.{os.getpid()}@{here}.new", f".a.csv.{ended.pid}@another.machine.new"}
+    assert left == {f".new.{os.getpid()}@{here}.a.csv", f".new.{ended.pid}@another.machine.a.csv"}
 
 
 def test_a_full_disk_is_told_with_the_file(tmp_path):

@@ -29,7 +29,11 @@ def failing(error: BaseException):
     [
         (ConfigError("a.yaml: write b"), 2, "run: error: a.yaml: write b\n"),
         (TrainingFailed("the loss is nan"), 1, "run: error: the loss is nan\n"),
-        (OSError(28, "No space left on device", "a.csv"), 1, "run: error: a.csv: No space left on device\n"),
+        (
+            OSError(28, "No space left on device", "a.csv"),
+            1,
+            "run: error: a.csv: No space left on device; make room there, and the same command goes on\n",
+        ),
         (KeyboardInterrupt(), 130, "\nrun: stopped; the same command goes on from here\n"),
         (ConfigError("Straße"), 2, "run: error: Straße\n"),
     ],

@@ -125,30 +125,33 @@ def run_notebook(notebook: str, output: Path, parameters: dict[str, Any]) -> str
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    from manyviews.config.files import naming, replacing
+    from manyviews.config.files import replacing
     from manyviews.report.pages import clean
 
     log = paths.results_root() / parameters["profile"] / "logs" / f"{output.parent.name}-{notebook}.ipynb"
     if output.parent.name.startswith("seed"):
         log = log.with_name(f"{output.parent.parent.name}-{log.name}")
-    log.parent.mkdir(parents=True, exist_ok=True)
+    failure = ""
     try:
-        with naming(log):
-            papermill.execute_notebook(
-                _literal(paths.NOTEBOOKS / f"{notebook}.ipynb"),
-                _literal(log),
-                parameters=parameters,
-                cwd=str(paths.NOTEBOOKS),
-                kernel_name="python3",
-                progress_bar=False,
-                extra_arguments=["--log-level=ERROR"],  # no advice on encryption: the kernel is local
-            )
-        with replacing(output) as new:
-            nbformat.write(clean(nbformat.read(log, as_version=4)), new)
-    except PapermillExecutionError as error:
-        return f"{notebook}, cell [{error.exec_count}]: {error.ename}: {error.evalue}\n  log: {log}"
+        with replacing(log) as running:  # so that of a notebook that was stopped no log stays
+            try:
+                papermill.execute_notebook(
+                    _literal(paths.NOTEBOOKS / f"{notebook}.ipynb"),
+                    _literal(running),
+                    parameters=parameters,
+                    cwd=str(paths.NOTEBOOKS),
+                    kernel_name="python3",
+                    progress_bar=False,
+                    extra_arguments=["--log-level=ERROR"],  # no advice on encryption: the kernel is local
+                )
+            except PapermillExecutionError as error:
+                failure = f"{notebook}, cell [{error.exec_count}]: {error.ename}: {error.evalue}"
     except DeadKernelError:
         return f"{notebook}: its kernel was killed, as happens when memory runs out; fewer --jobs need less"
+    if failure:
+        return f"{failure}\n  log: {log}"
+    with replacing(output) as new:
+        nbformat.write(clean(nbformat.read(log, as_version=4)), new)
     log.unlink()
     return ""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from manyviews.config.schema import ConfigError
 
+_NEW = ".new."  # before the process and the name of what is being written
 SUMS = "SHA256SUMS"  # of a folder's files, as `sha256sum --check` reads it
 
 
@@ -19,7 +20,7 @@ SUMS = "SHA256SUMS"  # of a folder's files, as `sha256sum --check` reads it
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` to write to; it takes the place of `path` if the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}@{platform.node()}.new")
+    new = path.with_name(f"{_NEW}{os.getpid()}@{platform.node()}.{path.name}")
     try:
         with naming(path):
             yield new
@@ -43,9 +44,8 @@ def naming(path: Path) -> Iterator[None]:
 
 def clear_leftovers(folder: Path) -> None:
     """Remove the temporary files in a folder, and below, of processes of this machine that are dead."""
-    for path in folder.rglob(".*.new"):
-        owner = re.search(r"\.(\d+)@(.*)\.new$", path.name)
-        if owner and owner[2] == platform.node():
+    for path in folder.rglob(f"{_NEW}*"):
+        if owner := re.match(rf"{_NEW}(\d+)@{re.escape(platform.node())}\.", path.name):
             try:
                 os.kill(int(owner[1]), 0)
             except ProcessLookupError:
