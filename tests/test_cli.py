@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from PIL import Image
 from small import small_profile
 
 from manyviews import cli
@@ -116,6 +117,18 @@ def test_a_wrong_option_lists_the_valid_ones(arguments, message, capsys):
         code = stopped.code
     assert code == 2
     assert re.search(f"run_all.sh: error: .*{message}", capsys.readouterr().err)
+
+
+def test_images_too_few_for_a_batch_are_refused_before_anything_is_timed(tmp_path, monkeypatch, capsys):
+    """Four classes of three pictures; with $, ^ and | in their names, which no message alters."""
+    monkeypatch.setenv("MANYVIEWS_DATA", str(tmp_path))
+    for name in ("a$b^c", "$x^2$", "p|q", "{e} f"):
+        (tmp_path / "few" / name).mkdir(parents=True)
+        for shade in range(3):
+            Image.new("RGB", (16, 16), (90 * shade, 9, 9)).save(tmp_path / "few" / name / f"{shade}.png")
+    assert cli.main(["--profile", "smoke", "--data", str(tmp_path / "few")]) == 2
+    told = capsys.readouterr().err
+    assert "error: profile 'smoke-few', run 'baseline': training.batch_size 16 puts 16 images" in told
 
 
 def test_a_folder_may_have_braces_in_its_name(notebooks, monkeypatch):

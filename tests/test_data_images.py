@@ -234,7 +234,7 @@ def test_hidden_files_and_links_in_a_circle_are_passed_over(pictures, capsys):
         ),
         (lambda root: None, {"val_list": "labels.csv"}, r"labels.csv: no such file; data.val_list"),
         (lambda root: (root / "no.csv").write_text("a,b"), {"val_list": "no.csv"}, "no line `FILE CLASS`"),
-        (lambda root: None, {"unseen_fraction": 0.1}, "1 unseen classes, not 2"),
+        (lambda root: None, {"unseen_fraction": 0.1}, "its 8 classes give 1 unseen, not 2"),
         (lambda root: None, {"train_per_class": 9}, "8 pictures for train, not 9|pictures for train, not 9"),
         (lambda root: (root / "val" / "cat").mkdir(parents=True), {}, "it must have those of train"),
     ],

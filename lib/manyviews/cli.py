@@ -173,12 +173,14 @@ def run_jobs(options: argparse.Namespace) -> list[str]:
         missing_runs,
         run_title,
     )
+    from manyviews.runs.run import check
     from manyviews.runs.store import RunState, state_of
 
     profile: Profile = options.profile
     missing = missing_runs(options.runs, profile, options.seeds, options.force)
     print(f"Stage 1 of 3: the images of profile '{profile.profile}'", flush=True)
     dataset = load_dataset(profile.data)
+    check(missing, dataset)
     seconds = estimate_seconds(missing, dataset, options.jobs or default_jobs(profile.devices))
     folder = paths.results_root() / profile.profile
     jobs = []

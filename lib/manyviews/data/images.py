@@ -146,10 +146,16 @@ def choose_classes(
     else:
         seen, unseen = list(config.seen or order), list(config.unseen or drawn(ood, "", config.seed))
     seen, unseen = seen[: config.classes], unseen[: config.ood_classes]
-    for kind, chosen, asked in (("", seen, config.classes), ("unseen ", unseen, config.ood_classes)):
+    for kind, chosen, asked in (
+        ("to train on", seen, config.classes),
+        ("unseen", unseen, config.ood_classes),
+    ):
         least = max(2, asked or 2)
-        fix = "add some, ask for fewer, or change data.unseen_fraction"
-        demand(len(chosen) >= least, f"{config.path}: {len(chosen)} {kind}classes, not {least}; {fix}")
+        few = (
+            f"{config.path}: its {len({*classes, *of_unseen})} classes give {len(chosen)} {kind}, not {least}"
+        )
+        fix = f"add some, ask for fewer, or change data.unseen_fraction, {config.unseen_fraction}"
+        demand(len(chosen) >= least, f"{few}; {fix}")
     return sorted(set(seen)), sorted(set(unseen))
 
 

@@ -1,6 +1,7 @@
 """One run from its configuration to its folder of results."""
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -214,19 +215,22 @@ def make_model(config: RunConfig, n_classes: int) -> SimCLR:
     return model.to(device, dtype, memory_format=torch.channels_last)
 
 
-def check(config: RunConfig, dataset: Dataset) -> None:
-    """See that a run can be made on a dataset, before anything is trained.
+def check(configs: Sequence[RunConfig], dataset: Dataset) -> None:
+    """See that runs can be made on a dataset, before anything is trained.
 
     Raises:
-        ConfigError: it cannot; names the key to change.
+        ConfigError: one cannot; names the key to change.
     """
     labels = torch.from_numpy(dataset.train.labels)
-    try:
-        resolve_device(config.device)
-        check_batches(len(first_of_each_class(labels, config.training.image_fraction)), recipe_of(config))
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    check_probes(dataset, config.evaluation)
+    for config in configs:
+        try:
+            resolve_device(config.device)
+            n_images = len(first_of_each_class(labels, config.training.image_fraction))
+            check_batches(n_images, recipe_of(config))
+        except ValueError as error:
+            raise ConfigError(f"profile '{config.profile}', run '{config.run}': {error}") from None
+    for evaluation in {config.evaluation for config in configs}:
+        check_probes(dataset, evaluation)
 
 
 def _make(config: RunConfig, folder: Path) -> None:
@@ -237,7 +241,7 @@ def _make(config: RunConfig, folder: Path) -> None:
     if failure_of(folder):
         raise TrainingFailed(f"{failure_of(folder)} To try again, delete {partial}, or use --force")
     dataset = load_dataset(config.data)
-    check(config, dataset)
+    check([config], dataset)
     write_json(partial / "config.json", config.model_dump(mode="json"))
     environment = _environment(config, dataset)
     note_environment(partial / "environment.json", environment)
