@@ -32,6 +32,7 @@ if needed (see setup_env.sh).
   --results DIR      where results go (default: results/)
   --force            repeat finished runs
   --report           only write our report, and the pages of --study, from the runs there are
+  --pdf              write each page as .pdf too, by a Chromium, Chrome or Edge that is found
   --list-runs        only print the runs that are missing, a run and its seed on each line
   --publish          add your runs of the profile to results/published/ (for maintainers)
 

@@ -209,6 +209,9 @@ def test_it_can_be_cited():
     cited = yaml.safe_load((paths.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert cited.keys() >= {"cff-version", "message", "title", "authors"}
     assert (cited["type"], cited["license"]) == ("software", "MIT")
+    bibtex = (paths.NOTEBOOKS / "10_methods.ipynb").read_text(encoding="utf-8")
+    for value in (cited["authors"][0]["name"], cited["title"], cited["version"], cited["date-released"].year):
+        assert f"{{{value}}}" in bibtex
 
 
 # --------------------------------------------------------------------------------------------- commands

@@ -11,7 +11,8 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from manyviews.config import paths
-from manyviews.report.pages import clean, export_page
+from manyviews.config.schema import ConfigError
+from manyviews.report.pages import clean, export_page, print_pdf
 
 TABLE = pd.DataFrame({"k-NN": ["43.3", "18.0"]}, pd.Index(["measured", "the original"], name="Run")).to_html()
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -128,3 +129,27 @@ def test_equal_results_make_equal_pages(page):
         ours, theirs = ((folder / name).read_text() for folder in (page.parent, path.parent))
         names = re.compile("(of |published/|profile )demo")  # pages tell of which profile they are
         assert names.sub(r"\1later", ours) == theirs
+
+
+def test_a_figure_is_numbered_and_names_the_cell_that_drew_it(page):
+    for text in (
+        BeautifulSoup(page.read_text(), "html.parser").get_text(),
+        page.with_suffix(".md").read_text(),
+    ):
+        assert re.search(r"Figure 1\.\W* Curves of two runs\. .*cell 1 of 11_report\.ipynb", text)
+
+
+def test_a_pdf_is_printed_by_a_browser_that_is_found(page, tmp_path, monkeypatch):
+    """A made-up browser that writes the path of what it was to print."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"--pdf needs one of chromium, .*report\.html in a browser"):
+        print_pdf(page)
+    browser = tmp_path / "google-chrome"
+    browser.write_text(
+        '#!/bin/sh\nfor a in "$@"; do case $a in --print-to-pdf=*) echo "$@" > "${a#*=}";; esac; done\n'
+    )
+    browser.chmod(0o755)
+    assert print_pdf(page).read_text().strip().endswith(page.as_uri())
+    browser.write_text("#!/bin/sh\necho no display >&2; exit 1\n")
+    with pytest.raises(ConfigError, match="no display"):
+        print_pdf(page)

@@ -61,6 +61,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--force", action="store_true")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--publish", action="store_true")
+    parser.add_argument("--pdf", action="store_true")
     options = parser.parse_args(arguments)
     if options.results is not None:
         os.environ["MANYVIEWS_RESULTS"] = str(options.results.absolute())
@@ -220,7 +221,7 @@ def list_runs(options: argparse.Namespace) -> None:
 
 def write_pages(options: argparse.Namespace) -> list[str]:
     """Our report, and with the studies that were asked for all pages beside it; gives what failed."""
-    from manyviews.report.pages import export_page
+    from manyviews.report.pages import export_page, print_pdf
     from manyviews.runs.jobs import Job, do_jobs
 
     folder, parameters = paths.results_root() / options.profile.profile, {"profile": options.profile.profile}
@@ -235,7 +236,9 @@ def write_pages(options: argparse.Namespace) -> list[str]:
     )
     for page, path in executed.items():  # now that all are there, to which one may lead
         if path.exists():
-            export_page(path, folder, page)
+            html = export_page(path, folder, page)
+            if options.pdf:
+                print(f"{print_pdf(html)}")
     return failed
 
 

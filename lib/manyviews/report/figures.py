@@ -90,6 +90,7 @@ def learning_curves(
     measures: Sequence[str],
     costs: Sequence[str] = ("epoch",),
     baselines: Mapping[str, Mapping[str, float]] | None = None,
+    yours: Runs | None = None,
 ) -> Figure | None:
     """Accuracies of some runs along their training: means over the seeds, of few runs with their range.
 
@@ -99,6 +100,7 @@ def learning_curves(
         measures: columns of the metrics, a panel for each.
         costs: of COSTS; a row of panels for each, or a column where there is one measure.
         baselines: accuracy by measure, by name; level lines, such as of raw pixels.
+        yours: further results of the same runs, drawn beside them as dots.
     """
     by_recipe: dict[str, str] = {}
     for name in (name for name in names if name in runs):
@@ -119,6 +121,10 @@ def learning_curves(
             if len(seeds) > 1 and len(drawn) <= MOST_BANDS:
                 band = {"color": style["color"], "alpha": 0.12, "lw": 0}
                 ax.fill_between(x, PERCENT * curve["low"], PERCENT * curve["high"], **band)
+            if mine := (yours or {}).get(name):
+                curve, label = learning_curve(mine, measure), f"yours (n = {len(mine)})"
+                dots = {"color": style["color"], "ls": "", "marker": ".", "ms": 4, "label": label}
+                ax.plot(curve[cost] / COSTS[cost][1], PERCENT * curve["mean"], **dots)
         for level, accuracy in _levels(drawn, measure, baselines or {}).items():
             _draw_level(ax, accuracy, level)
         ax.set(xlabel=COSTS[cost][0], ylabel=f"{MEASURE_TITLES[measure]} (%)")

@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import jinja2
@@ -11,8 +13,10 @@ from nbconvert import HTMLExporter, MarkdownExporter
 
 from manyviews.config import paths
 from manyviews.config.files import replacing, write_text
+from manyviews.config.schema import ConfigError
 from manyviews.report.text import TEMPLATES
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge")
 HIDDEN = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
 
 
@@ -42,6 +46,7 @@ def export_page(executed: Path, folder: Path, name: str) -> Path:
     """
     notebook = nbformat.read(executed, as_version=4)
     _lead_links(notebook, folder)
+    _caption_figures(notebook, executed.name)
     write_text(folder / f"{name}.html", _html(notebook, name, folder.name))
     markdown, files = _markdown(notebook, name)
     for path, content in files.items():
@@ -65,6 +70,50 @@ def _lead_links(notebook: nbformat.NotebookNode, folder: Path) -> None:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = re.sub(r"\[([^]]+)\]\((\w+)\.md\)", lead, cell.source)
+
+
+def _caption_figures(notebook: nbformat.NotebookNode, source: str) -> None:
+    """Number the figures, and write below each what it shows, and which cell of the notebook drew it."""
+    number = 0
+    for cell in notebook.cells:
+        outputs = []
+        for output in cell.get("outputs", []):
+            outputs.append(output)
+            if "filename" in output.get("metadata", {}):  # a figure, see figures.show
+                number += 1
+                alt, drawn_by = (
+                    output.metadata["image/png"]["alt"],
+                    f"cell {cell.execution_count} of {source}",
+                )
+                caption = {"text/markdown": f"**Figure {number}.** {alt}. <small>({drawn_by})</small>"}
+                outputs.append(nbformat.v4.new_output("display_data", caption))
+        if outputs:
+            cell.outputs = outputs
+
+
+def print_pdf(page: Path) -> Path:
+    """A page on paper, by whichever browser is found: <name>.pdf beside <name>.html.
+
+    Raises:
+        ConfigError: no browser is there, or it fails; says what to do.
+    """
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        raise ConfigError(
+            f"--pdf needs one of {', '.join(BROWSERS)}; without one, open {page} in a browser and print it"
+        )
+    pdf = page.with_suffix(".pdf")
+    as_root = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
+    options = ["--headless", "--disable-gpu", *as_root, "--no-pdf-header-footer"]
+    done = subprocess.run(
+        [browser, *options, f"--print-to-pdf={pdf}", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if done.returncode or not pdf.exists():
+        raise ConfigError(f"{browser} made no {pdf} ({done.stderr[-200:]}); open {page} and print it")
+    return pdf
 
 
 def _html(notebook: nbformat.NotebookNode, name: str, profile: str) -> str:
