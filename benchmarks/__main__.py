@@ -8,12 +8,12 @@ from tabulate import tabulate
 
 from benchmarks import gpu, guard
 from benchmarks.table import GROUPS, as_text, keep, measure
-from manyviews.config.errors import command
+from manyviews.config.errors import Arguments, command
 from manyviews.runs.jobs import PROCESS_SETTINGS
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = Arguments(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "cases", nargs="*", metavar="CASE", help=f"guard, gpu, or some of: {', '.join(GROUPS)}"
     )

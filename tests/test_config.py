@@ -171,7 +171,7 @@ def test_a_profile_that_cannot_be_read_is_named(profiles):
 
 
 def test_an_unknown_profile_lists_the_valid_ones():
-    with pytest.raises(ConfigError, match=r"unknown profile 'dmo'; did you mean 'demo'\? choose one of: "):
+    with pytest.raises(ConfigError, match=r"unknown profile 'dmo'; did you mean 'demo'\? choose among: "):
         load_profile("dmo")
 
 

@@ -25,7 +25,7 @@ from manyviews.cli import parse_arguments
 from manyviews.config import paths
 from manyviews.config.profiles import load_profile, notebook_profile, profile_names
 from manyviews.config.runs import configure, run_specs
-from manyviews.config.schema import RunConfig
+from manyviews.config.schema import ConfigError, RunConfig
 from manyviews.data import fractals
 from manyviews.runs.__main__ import parse_arguments as parse_run
 from manyviews.runs.store import Results, load_published, publish
@@ -225,7 +225,7 @@ def test_each_call_of_run_all_has_options_profiles_runs_and_studies_that_there_a
     for page, arguments in calls:
         try:
             parse_arguments(arguments)
-        except SystemExit:
+        except ConfigError:
             pytest.fail(f"{page}: ./run_all.sh {shlex.join(arguments)}")
 
 

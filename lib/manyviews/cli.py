@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from manyviews.config import paths
-from manyviews.config.errors import command
+from manyviews.config.errors import Arguments, command
 from manyviews.config.files import clear_leftovers
 from manyviews.config.profiles import keep_profile, load_profile, with_data
 from manyviews.config.runs import ORIGINAL, STUDIES, run_specs
-from manyviews.config.schema import ConfigError, Profile, RunConfig, suggest
+from manyviews.config.schema import ConfigError, Profile, RunConfig, check_name
 from manyviews.config.surroundings import TIME_IS_OVER
 from manyviews.data.dataset import recognised
 
@@ -42,11 +42,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """The options of run_all.sh.
 
     Raises:
-        ConfigError: a wrong value; lists the valid ones.
-        SystemExit: an option that there is not; argparse has said so.
+        ConfigError: a wrong option or value; lists the valid ones.
     """
     # The help text is in run_all.sh, which can show it before anything is installed.
-    parser = argparse.ArgumentParser(prog="run_all.sh", add_help=False)
+    parser = Arguments(prog="run_all.sh", add_help=False)
     parser.add_argument("--profile", default="demo", metavar="NAME")
     parser.add_argument("--data", metavar="PATH", type=Path)
     what = parser.add_mutually_exclusive_group()
@@ -82,12 +81,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def _names(given: str, kind: str, known: Sequence[str]) -> list[str]:
-    names = given.split(",") if given else []
-    for name in names:
-        if name not in known:
-            hint = suggest(name, known)
-            raise ConfigError(f"unknown {kind} '{name}'; {hint}choose among: {', '.join(known)}")
-    return names
+    return [check_name(name.strip(), kind, known) for name in given.split(",")] if given else []
 
 
 def _seeds(given: str) -> list[int]:

@@ -1,6 +1,5 @@
 """Write a finished run as the assignment behind the original wanted it handed in."""
 
-import argparse
 import inspect
 import shutil
 import sys
@@ -9,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manyviews import encoder
-from manyviews.config.errors import command
+from manyviews.config.errors import Arguments, command
 from manyviews.config.files import check_sums, read_json
 from manyviews.config.schema import ConfigError, NetworkConfig, RunConfig, TrainingConfig, ViewConfig
 from manyviews.runs.store import CURVES, Run, load_run, partial_folder, state_of
@@ -20,10 +19,6 @@ WEIGHTS, FINAL_WEIGHTS = "model.safetensors", "final_model.safetensors"
 NOTEBOOK, FINAL_NOTEBOOK = "notebook.ipynb", "CS461_Assignment1.ipynb"  # its evaluation refuses another name
 
 
-class ExportError(ValueError):
-    """A run that cannot be exported; the message names the path and the fix."""
-
-
 def export(folder: Path, out: Path) -> None:
     """Write the submission of a run.
 
@@ -32,10 +27,10 @@ def export(folder: Path, out: Path) -> None:
         out: new folder with models.py, final_model.safetensors, CS461_Assignment1.ipynb and report.md; made
             whole or not at all.
     Raises:
-        ExportError: the run cannot be exported, or `out` exists.
+        ConfigError: the run cannot be exported, or `out` exists.
     """
     if out.exists():
-        raise ExportError(f"{out}: exists already; delete it or choose another name")
+        raise ConfigError(f"{out}: exists already; delete it or choose another name")
     config = read_config(folder)
     check_files(folder, config)
     report = report_text(load_run(folder))
@@ -55,32 +50,32 @@ def read_config(folder: Path) -> RunConfig:
     """The configuration of a finished run.
 
     Raises:
-        ExportError: the run is not finished or not of a kind that can be exported, or there is none.
+        ConfigError: the run is not finished or not of a kind that can be exported, or there is none.
     """
     unfinished = folder if folder.suffix == ".partial" else partial_folder(folder)
     if unfinished.is_dir() and (folder == unfinished or not state_of(folder).has_numbers):
-        raise ExportError(f"{unfinished}: the run is not finished; the command that began it goes on with it")
+        raise ConfigError(f"{unfinished}: the run is not finished; the command that began it goes on with it")
     path = folder / "config.json"
     if not path.exists():
         problem = "no config.json in it" if folder.is_dir() else "no such folder"
-        raise ExportError(f"{folder}: {problem}; give a run's, such as results/demo/baseline/seed0")
+        raise ConfigError(f"{folder}: {problem}; give a run's, such as results/demo/baseline/seed0")
     try:
         config = RunConfig(**read_json(path))
     except ConfigError as error:
-        raise ExportError(f"{path}: {error}; repeat the run with this version") from None
+        raise ConfigError(f"{path}: {error}; repeat the run with this version") from None
     if config.objective != "nt_xent":
-        raise ExportError(f"{path}: '{config.objective}' trains no projections; export a run of 'nt_xent'")
+        raise ConfigError(f"{path}: '{config.objective}' trains no projections; export a run of 'nt_xent'")
     return config
 
 
 def check_files(folder: Path, config: RunConfig) -> None:
-    """See that a run has its weights, which fit its network, and its executed notebook; else ExportError."""
+    """See that a run has its weights, which fit its network, and its executed notebook; else ConfigError."""
     load_network(folder, config)
     notebook, command = folder / NOTEBOOK, command_of(config)
     if not notebook.exists():
-        raise ExportError(f"{notebook} is missing; `{command}` writes it without training again")
+        raise ConfigError(f"{notebook} is missing; `{command}` writes it without training again")
     if not any(cell.get("outputs") for cell in read_json(notebook).get("cells", [])):
-        raise ExportError(f"{notebook} shows nothing; delete it, and `{command}` writes it without training")
+        raise ConfigError(f"{notebook} shows nothing; delete it, and `{command}` writes it without training")
 
 
 def command_of(config: RunConfig) -> str:
@@ -89,21 +84,21 @@ def command_of(config: RunConfig) -> str:
 
 
 def load_network(folder: Path, config: RunConfig) -> models.SimCLR:
-    """The trained network of a finished run, in evaluation mode; ExportError if its weights are not whole."""
+    """The trained network of a finished run, in evaluation mode; ConfigError if its weights are not whole."""
     from safetensors import SafetensorError
     from safetensors.torch import load_model
 
     weights, command = folder / WEIGHTS, command_of(config)
     if config.evaluation.brief:
-        raise ExportError(f"{folder}: a run of the studies keeps no weights; export one of the original's")
+        raise ConfigError(f"{folder}: a run of the studies keeps no weights; export one of the original's")
     if not weights.exists():
-        raise ExportError(f"{weights} is missing; make the run anew with `{command} --force`")
+        raise ConfigError(f"{weights} is missing; make the run anew with `{command} --force`")
     check_sums(folder)
     model = models.make_simclr(depth=config.depth, stem=config.stem, **dict(config.network))
     try:
         load_model(model, weights)
     except (RuntimeError, SafetensorError):
-        raise ExportError(
+        raise ConfigError(
             f"{weights} is damaged, or not of the network in config.json; repeat it with `{command} --force`"
         ) from None
     return model.eval()
@@ -174,12 +169,12 @@ def departures(config: RunConfig) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export what the command line names; see config.errors.command for the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m manyviews.export", description=__doc__)
+    parser = Arguments(prog="python -m manyviews.export", description=__doc__)
     parser.add_argument("folder", metavar="RUN_FOLDER", type=Path, help="such as results/demo/baseline/seed0")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to make")
-    options = parser.parse_args(arguments)
 
     def work() -> int:
+        options = parser.parse_args(arguments)
         export(options.folder.resolve(), options.out.resolve())
         print(f"Exported: {options.out.resolve()}")
         return 0

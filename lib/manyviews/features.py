@@ -1,13 +1,12 @@
 """Features of a folder of pictures, by the trained network of a finished run."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from manyviews.config.errors import command
+from manyviews.config.errors import Arguments, command
 from manyviews.config.files import replacing
 from manyviews.config.schema import ConfigError, DataConfig
 from manyviews.data import images
@@ -24,8 +23,7 @@ def write_features(folder: Path, pictures: Path, out: Path, fit: str = "crop") -
         out: .npz to write or replace: `features` (N, D) float32, and `files` (N,), their paths.
         fit: the central square of each picture, "crop", or all of it, "squeeze".
     Raises:
-        ExportError: no run, or one without weights.
-        ConfigError: no pictures, or none that can be used.
+        ConfigError: no run, or one without weights; no pictures, or none that can be used.
     """
     config = read_config(folder)
     backbone = load_network(folder, config).backbone
@@ -47,13 +45,13 @@ def write_features(folder: Path, pictures: Path, out: Path, fit: str = "crop") -
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write what the command line names; see config.errors.command for the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m manyviews.features", description=__doc__)
+    parser = Arguments(prog="python -m manyviews.features", description=__doc__)
     parser.add_argument("folder", metavar="RUN_FOLDER", type=Path, help="such as results/demo/baseline/seed0")
     parser.add_argument("pictures", metavar="FOLDER", type=Path, help="of pictures, in it and below")
     parser.add_argument("out", metavar="OUT.npz", type=Path, help="file to write")
-    options = parser.parse_args(arguments)
 
     def work() -> int:
+        options = parser.parse_args(arguments)
         write_features(options.folder.resolve(), options.pictures.resolve(), options.out.resolve())
         print(f"Features: {options.out.resolve()}")
         return 0

@@ -1,5 +1,6 @@
 """How a command ends: an expected failure in a sentence, another one with the path of its traceback."""
 
+import argparse
 import errno
 import os
 import signal
@@ -7,8 +8,18 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from typing import NoReturn
+
+from manyviews.config.schema import ConfigError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a user's share of it, a file
+
+
+class Arguments(argparse.ArgumentParser):
+    """The options of a command; a wrong one is refused as other wrong inputs are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; `{self.prog} --help` lists the options")
 
 
 def sentence(error: Exception) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from manyviews.config import paths
 from manyviews.config.files import write_text
-from manyviews.config.schema import ConfigError, Profile, RunConfig, Section, explain, suggest
+from manyviews.config.schema import ConfigError, Profile, RunConfig, Section, check_name, explain
 
 
 class NotebookParameters(Section):
@@ -76,9 +76,7 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
     if name not in known:
         path = _kept(name)
     if not path.exists():
-        raise ConfigError(
-            f"unknown profile '{name}'; {suggest(str(name), known)}choose one of: {', '.join(known)}"
-        )
+        check_name(str(name), "profile", known)
     values = read_yaml(path, f"`name: value` lines, such as `profile: '{name}'`")
     of_runs = sorted((RunConfig.model_fields.keys() - Profile.model_fields.keys()) & values.keys())
     if of_runs:

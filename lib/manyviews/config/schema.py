@@ -6,7 +6,7 @@ what departs from its profile.
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -335,3 +335,11 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """A question after a mistyped name; empty where none of the known ones is like it."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'? " if close else ""
+
+
+def check_name(name: str, kind: str, known: Sequence[str]) -> str:
+    """The name, if it is one of the known ones; else ConfigError with the nearest and all of them."""
+    if name not in known:
+        hint = suggest(name, known)
+        raise ConfigError(f"unknown {kind} '{name}'; {hint}choose among: {', '.join(known)}")
+    return name

@@ -1,30 +1,29 @@
 """One run on one or several devices: `torchrun --nproc-per-node N -m manyviews.runs RUN`."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 
 from manyviews.config import paths
-from manyviews.config.errors import command
+from manyviews.config.errors import Arguments, command
 from manyviews.config.profiles import load_profile
-from manyviews.config.runs import configure
-from manyviews.config.schema import RunConfig
+from manyviews.config.runs import configure, run_specs
+from manyviews.config.schema import RunConfig, check_name
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> RunConfig:
     """The run that is asked for.
 
     Raises:
-        ConfigError: a wrong value; lists the valid ones.
-        SystemExit: an option that there is not; argparse has said so.
+        ConfigError: a wrong option or value; lists the valid ones.
     """
-    parser = argparse.ArgumentParser("manyviews.runs", description="Makes one run, or goes on with it.")
+    parser = Arguments("manyviews.runs", description="Makes one run, or goes on with it.")
     # Not --run: torchrun takes it for the beginning of an option of its own.
     parser.add_argument("run", help="a name of notebooks/runs.yaml")
     parser.add_argument("--profile", default="demo", metavar="NAME")
     parser.add_argument("--seed", type=int, default=0, metavar="K")
     options = parser.parse_args(arguments)
+    check_name(options.run, "run", list(run_specs().runs))
     return configure(options.run, load_profile(options.profile), options.seed)
 
 
