@@ -77,9 +77,9 @@ def make_model(network: Network, device: torch.device) -> SimCLR:
     return model.to(device)
 
 
-def ours(network: Network, images: Tensor) -> list[Contender]:
+def ours(network: Network, images: Tensor, device_name: str = "auto") -> list[Contender]:
     """Our trainer, and its step on views that are made already: the limit that views cannot pass."""
-    device = resolve_device("auto")
+    device = resolve_device(device_name)
     precision = resolve_precision("auto", device)
     trainer = Trainer(make_model(network, device), images, RECIPE, precision=precision)
     batches = (batch for g in count() for batch in trainer.sampler.batches(g, device))

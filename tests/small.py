@@ -1,5 +1,7 @@
-"""A study so small that whole runs of it can be made in tests."""
+"""A study so small that whole runs of it can be made in tests, and a disk too small for its files."""
 
+import resource
+from contextlib import contextmanager
 from typing import Any
 
 from manyviews.config.runs import configure
@@ -26,3 +28,14 @@ def small_profile(**changes: Any) -> Profile:
 def small_run(run: str = "baseline", seed: int = 0, **changes: Any) -> RunConfig:
     """A run of it."""
     return configure(run, small_profile(**changes), seed)
+
+
+@contextmanager
+def full_disk(largest: int):
+    """As if there were room for no file of more bytes: the system itself refuses what is beyond."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import resource
 import subprocess
 import sys
 import zipfile
@@ -10,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from small import full_disk
 
 from manyviews.config.files import read_json, write_json
 from manyviews.config.schema import DataConfig
@@ -342,13 +342,8 @@ def test_a_broken_or_killed_build_leaves_nothing_to_load(cache, monkeypatch):
 
 
 def test_a_full_disk_is_told_with_the_folder_that_has_no_room(cache):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # the system itself refuses what is beyond
-    try:
-        with pytest.raises(OSError, match="File too large") as full:
-            load_dataset(SMALL)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with full_disk(1000), pytest.raises(OSError, match="File too large") as full:
+        load_dataset(SMALL)
     assert full.value.filename == str(room.cache_folder(SMALL))
     assert [path for path in cache.iterdir() if path.is_dir()] == []
 

@@ -2,9 +2,7 @@
 
 import errno
 import json
-import resource
 import shutil
-from contextlib import contextmanager
 from functools import partial as partial_of
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import safetensors.torch
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file
-from small import small_profile, small_run
+from small import full_disk, small_profile, small_run
 
 from manyviews.config import paths
 from manyviews.config.errors import sentence
@@ -169,17 +167,6 @@ def test_another_configuration_is_refused_and_the_difference_named():
     run(small_run())
     with pytest.raises(ConfigError, match=r"training.epochs is 2 there and 3 here.*--force"):
         run(small_run(training={"epochs": 3}))
-
-
-@contextmanager
-def full_disk(largest: int):
-    """As if there were room for no file of more bytes: the system itself refuses what is beyond."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_is_told_with_the_file_keeps_no_half_of_it_and_the_run_goes_on(monkeypatch, tmp_path):

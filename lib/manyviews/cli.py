@@ -228,11 +228,10 @@ def write_pages(options: argparse.Namespace) -> list[str]:
         [Job(page, partial(run_notebook, PAGES[page], path, parameters)) for page, path in executed.items()],
         options.jobs,
     )
-    for page, path in executed.items():  # now that all are there, to which one may lead
-        if path.exists():
-            html = export_page(path, folder, page)
-            if options.pdf:
-                print(f"{print_pdf(html)}")
+    # Now that all are there, to which one may lead:
+    pages = [export_page(path, folder, page) for page, path in executed.items() if path.exists()]
+    for page in pages if options.pdf else ():
+        print(print_pdf(page))
     return failed
 
 
@@ -261,6 +260,10 @@ def run_all(arguments: Sequence[str] | None = None) -> int:
         publish(merge(load_published(profile), load_own(profile)), paths.published_root() / profile.profile)
         return 0
     _check_writable(folder)
+    if options.pdf:
+        from manyviews.report.pages import find_browser
+
+        find_browser(folder / "report.html")
     clear_leftovers(folder)
     if options.time_limit is not None:
         os.environ["MANYVIEWS_STOP_AT"] = str(time.time() + options.time_limit)

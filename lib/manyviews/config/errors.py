@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from manyviews.config.schema import ConfigError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a user's share of it, a file
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # see is_full
 
 
 class Arguments(argparse.ArgumentParser):
@@ -22,13 +22,18 @@ class Arguments(argparse.ArgumentParser):
         raise ConfigError(f"{message}; `{self.prog} --help` lists the options")
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether there was no room: on a disk, in a user's share of it, or in a file."""
+    return getattr(error, "errno", None) in FULL
+
+
 def sentence(error: Exception) -> str:
     """What a user reads of a failure. The traceback of one that nobody expected goes to a log, named here."""
     if type(error).__module__.startswith("manyviews."):  # our own say what to do
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        return f"{what}; make room there, and the same command goes on" if error.errno in FULL else what
+        return f"{what}; make room there, and the same command goes on" if is_full(error) else what
     if isinstance(error, MemoryError) or "out of memory" in str(error) or "allocate memory" in str(error):
         return f"not enough memory ({error}); fewer --jobs, or smaller images or batches, need less"
     with tempfile.NamedTemporaryFile("w", prefix="manyviews-", suffix=".log", delete=False) as log:

@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from manyviews.config.errors import FULL
+from manyviews.config.errors import is_full
 from manyviews.config.paths import ROOT, data_root
 from manyviews.config.schema import DataConfig
 from manyviews.data.dataset import DAMAGE, LIMITS, Built, DataError, demand
@@ -149,7 +149,7 @@ def fetch(target: Path) -> None:
         download_url(URL, str(part.parent), part.name, MD5)
         part.replace(target)
     except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: another MD5
-        if getattr(error, "errno", None) in FULL:
+        if is_full(error):
             raise
         raise DataError(
             f"{URL}: not fetched ({error}); run again, or on a slow line fetch it in parts by "

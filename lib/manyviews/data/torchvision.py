@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from filelock import FileLock
 
-from manyviews.config.errors import FULL
+from manyviews.config.errors import is_full
 from manyviews.config.paths import ROOT, data_root
 from manyviews.config.schema import DataConfig
 from manyviews.data import images
@@ -73,7 +73,7 @@ def get(name: str, root: Any, options: dict[str, Any]) -> Any:
         with FileLock(root / ".lock"):  # others wait for the one that downloads
             return getattr(datasets, name)(str(root), download=True, **options)
     except (OSError, RuntimeError) as error:  # RuntimeError: another checksum, or no mirror left
-        if getattr(error, "errno", None) in FULL:
+        if is_full(error):
             raise
         raise DataError(
             f"{root}: torchvision could not get {name} ({error}); run again, or where there is a network run "

@@ -79,16 +79,33 @@ def _caption_figures(notebook: nbformat.NotebookNode, source: str) -> None:
         outputs = []
         for output in cell.get("outputs", []):
             outputs.append(output)
-            if "filename" in output.get("metadata", {}):  # a figure, see figures.show
+            if _is_figure(output):
                 number += 1
-                alt, drawn_by = (
-                    output.metadata["image/png"]["alt"],
-                    f"cell {cell.execution_count} of {source}",
-                )
-                caption = {"text/markdown": f"**Figure {number}.** {alt}. <small>({drawn_by})</small>"}
+                drawn_by = f"<small>(cell {cell.execution_count} of {source})</small>"
+                caption = {"text/markdown": f"**Figure {number}.** {_alt(output)}. {drawn_by}"}
                 outputs.append(nbformat.v4.new_output("display_data", caption))
         if outputs:
             cell.outputs = outputs
+
+
+def _is_figure(output: nbformat.NotebookNode) -> bool:
+    """Whether figures.show has displayed it."""
+    return "filename" in output.get("metadata", {})
+
+
+def _alt(figure: nbformat.NotebookNode) -> str:
+    """What a figure shows, in words."""
+    return figure.metadata["image/png"]["alt"]
+
+
+def find_browser(page: Path) -> str:
+    """Path of a browser that can print a page; ConfigError where there is none."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        raise ConfigError(
+            f"--pdf needs one of {', '.join(BROWSERS)}; without one, open {page} in a browser and print it"
+        )
+    return browser
 
 
 def print_pdf(page: Path) -> Path:
@@ -97,11 +114,7 @@ def print_pdf(page: Path) -> Path:
     Raises:
         ConfigError: no browser is there, or it fails; says what to do.
     """
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        raise ConfigError(
-            f"--pdf needs one of {', '.join(BROWSERS)}; without one, open {page} in a browser and print it"
-        )
+    browser = find_browser(page)
     pdf = page.with_suffix(".pdf")
     as_root = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
     options = ["--headless", "--disable-gpu", *as_root, "--no-pdf-header-footer"]
@@ -177,9 +190,9 @@ def _markdown(notebook: nbformat.NotebookNode, name: str) -> tuple[str, dict[str
                 output["data"]["text/html"] = re.sub(r"<style.*?</style>\s*", "", html, flags=re.DOTALL)
     resources = {"output_files_dir": f"{name}_files", "unique_key": name}
     markdown, resources = MarkdownExporter(**HIDDEN).from_notebook_node(notebook, resources=resources)
-    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
-        if "filename" in output.get("metadata", {}):  # a figure, see figures.show
-            path = f"{name}_files/{output.metadata['filename']}.png"
-            alt = output.metadata["image/png"]["alt"]
-            markdown = markdown.replace(f"![png]({path})", f"![{alt}]({path})")
+    for figure in (
+        output for cell in notebook.cells for output in filter(_is_figure, cell.get("outputs", []))
+    ):
+        path = f"{name}_files/{figure.metadata['filename']}.png"
+        markdown = markdown.replace(f"![png]({path})", f"![{_alt(figure)}]({path})")
     return markdown, resources["outputs"]

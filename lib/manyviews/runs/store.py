@@ -16,7 +16,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from manyviews.config import paths
-from manyviews.config.errors import FULL
+from manyviews.config.errors import is_full
 from manyviews.config.files import check_sums, damaged, read_json, replacing, write_json, write_sums
 from manyviews.config.runs import configure, deduplicate, run_specs
 from manyviews.config.schema import ConfigError, Profile, RunConfig
@@ -188,7 +188,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     except Timeout:
         raise RunBusy(f"{folder}: another process is at work on this run; wait for it to end") from None
     except OSError as error:
-        if error.errno in FULL:
+        if is_full(error):
             raise
         problem = f"this file system has no locks ({error.strerror})"
         raise ConfigError(f"{folder}: {problem}; put results on another one with --results") from None
