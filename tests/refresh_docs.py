@@ -202,6 +202,20 @@ def measured() -> str:
     return table([made, "measured once"], rows)
 
 
+def efficiency_of_processes() -> str:
+    """What two processes reach on two cores, from the benchmarks."""
+    kept = read_json(paths.ROOT / "benchmarks" / "results.json")["processes"]
+    rows = []
+    for row in kept["rows"]:
+        ratio = "{median:.2f} ({low:.2f} to {high:.2f})".format(**row["times"]) if "times" in row else ""
+        network, rate = row["case"].removeprefix("processes: "), f"{row['median']:,.0f}"
+        rows.append([network, f"{row['contender']}, {row['note']}", rate, ratio])
+    of = kept["environment"]
+    made = f"network, on two cores of {of['device']}, {of['precision']}, {kept['date']}"
+    headers = [made, "how", "views per second", "two processes for one run, beside this"]
+    return table(headers, rows)
+
+
 def seconds_of_compute(views: float, macs: float) -> float:
     """One device's time for views of a network that takes so many multiply-adds forward."""
     peak = read_json(paths.ROOT / "benchmarks" / "gpu.json")["peak_tflops"] * 1e12
@@ -255,6 +269,9 @@ def with_scale(page: str) -> str:
     share, rate = f"{OF_THE_PEAK:.0%} of the peak", f"{BETWEEN_DEVICES / 1e9:.0f} GB/s"
     text = [
         measured(),
+        "On a processor, two processes with a thread each for one run, beside one process with both "
+        "threads, and beside two runs at once:",
+        efficiency_of_processes(),
         "All that follows is arithmetic, on two assumptions that were not measured: a device reaches "
         f"{share} above, and devices send {rate} to each other (a network of 200 Gbit/s), not while they "
         "compute.",

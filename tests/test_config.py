@@ -200,7 +200,7 @@ CELL = "# Parameters\nprofile = 'smoke'\nseed = 0\noverrides = {}"
 def test_the_parameters_of_a_notebook_are_those_of_the_last_cell_that_sets_them():
     """By hand there is one cell; papermill injects another after it. Other names are the notebook's own."""
     by_hand = notebook_parameters(namespace(CELL))
-    assert by_hand.model_dump() == {"profile": "smoke", "seed": 0, "overrides": {}}
+    assert by_hand.model_dump() == {"profile": "smoke", "seed": 0, "overrides": {}, "variant": ""}
     injected = "# Parameters\nseed = 3\noverrides = {'training': {'epochs': 5}}"
     config = notebook_config("views8", namespace(CELL, "epoch = 3", injected))
     assert (config.run, config.seed, config.n_views, config.training.epochs) == ("views8", 3, 8, 5)
@@ -227,6 +227,7 @@ def test_the_parameters_of_a_notebook_are_those_of_the_last_cell_that_sets_them(
             r"parameter 'training.epochs': .*valid integer .*\(got 'many'\)",
         ),
         ([CELL, "# Parameters\noverrides = {'depth': 34}"], "unknown parameter 'depth'"),
+        ([CELL, "# Parameters\nvariant = 'a b'"], "parameter 'variant': .*pattern"),
     ],
 )
 def test_a_misspelt_or_wrong_parameter_is_refused_by_hand_and_by_papermill(cells, message):

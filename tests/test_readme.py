@@ -15,6 +15,7 @@ import torch
 import yaml
 from made_up import made_up_predictions, made_up_runs
 from refresh_docs import REFERENCE, RELIABILITY, SCALE, with_inputs, with_scale, with_tables
+from refresh_findings import FINDINGS, with_findings
 from refresh_readme import BEGIN, END, PAGES, PROFILES, README, results_text, with_results
 from safetensors.torch import save_file
 from small import small_run
@@ -23,10 +24,11 @@ from torch.distributed.run import get_args_parser as torchrun_parser
 from manyviews import cli, export, features
 from manyviews.cli import parse_arguments
 from manyviews.config import paths
-from manyviews.config.profiles import load_profile, notebook_profile, profile_names
-from manyviews.config.runs import configure, run_specs
+from manyviews.config.profiles import load_profile, profile_names
+from manyviews.config.runs import configure, notebook_config, run_specs
 from manyviews.config.schema import ConfigError, RunConfig
 from manyviews.data import fractals
+from manyviews.runs import store
 from manyviews.runs.__main__ import parse_arguments as parse_run
 from manyviews.runs.store import Results, load_published, publish
 from manyviews.simclr.models import make_simclr
@@ -70,6 +72,8 @@ def commands(start: str) -> list[tuple[str, list[str]]]:
 def test_its_results_are_those_that_are_published():
     assert BEGIN in TEXT
     assert with_results(TEXT) == TEXT, "run tests/refresh_readme.py"
+    findings = FINDINGS.read_text(encoding="utf-8")
+    assert with_findings(findings) == findings, "run tests/refresh_findings.py"
     published = {path.parent.name for path in (paths.ROOT / "results/published").glob("*/runs.json")}
     assert published <= PROFILES.keys() <= set(profile_names())
 
@@ -295,14 +299,16 @@ def test_ours_and_lightlys_losses_are_the_same_numbers():
     np.testing.assert_allclose(scope["ours"], scope["theirs"], rtol=1e-5)
 
 
-def test_the_parameters_of_a_variant_make_it_a_profile_of_its_own():
+def test_the_parameters_of_a_variant_make_it_a_run_of_its_own():
     snippet = next(code for code in python_snippets(paths.ROOT / "docs/how-to.md") if "overrides" in code)
     parameters = {}
     exec(snippet, {}, parameters)
-    variant, demo = notebook_profile(parameters), load_profile("demo")
-    assert variant.profile not in profile_names()
-    assert variant.training.temperature != demo.training.temperature
-    assert variant.data == demo.data
+    variant, own = notebook_config("baseline", parameters), configure("baseline", load_profile("demo"), 0)
+    assert store.variant_of(variant.run) == "baseline"
+    assert [line.split()[0] for line in store.differences(own.recipe(), variant.recipe())] == [
+        "training.temperature",
+        "run",
+    ]
 
 
 def test_the_lines_that_read_an_export_read_it(tmp_path):

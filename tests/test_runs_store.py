@@ -11,6 +11,7 @@ from manyviews.config import paths
 from manyviews.config.files import write_json
 from manyviews.config.profiles import profile_names
 from manyviews.config.schema import ConfigError
+from manyviews.report import tables
 from manyviews.runs import store
 from manyviews.runs.run import run
 from manyviews.runs.store import (
@@ -43,6 +44,24 @@ def results_of_runs(tmp_path_factory):
 def _folders(results_of_runs, tmp_path, monkeypatch):
     monkeypatch.setenv("MANYVIEWS_RESULTS", str(results_of_runs))
     monkeypatch.setattr(store.paths, "published_root", lambda: tmp_path)
+
+
+def test_a_variant_lies_beside_the_run_it_varies_and_is_shown_with_it():
+    profile = small_profile()
+    config = small_run("baseline", 9, training={"learning_rate": 2e-3})
+    made = run(config.model_copy(update={"run": "baseline-fast"}))
+    assert "baseline-fast" not in load_own(profile).runs
+    named = store.load_variants(profile)
+    assert [(name, [one.seed for one in seeds]) for name, seeds in named.items()] == [("baseline-fast", [9])]
+    own = load_own(profile).runs
+    row = tables.variants(profile, named, own).loc["ResNet-18, 2 views", "fast"]
+    assert row["what differs"] == "training.learning_rate: 0.002, not 0.001"
+    assert row["k-NN, training classes (%)"] == tables.percent(made.summary["id_knn_accuracy"])
+    seed9 = next(one for one in own["baseline"] if one.seed == 9)
+    assert row["without (%)"] == tables.percent(seed9.summary["id_knn_accuracy"])
+    assert tables.variants(profile, {}, own).empty
+    with pytest.raises(ConfigError, match=r'learning_rate is 0.001 there and 0.002 here.*`variant = "b"`'):
+        run(config)
 
 
 def test_the_state_of_a_folder_follows_from_what_lies_there(tmp_path):

@@ -4,14 +4,14 @@ import ast
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, ValidationError
 
 from manyviews.config import paths
 from manyviews.config.files import write_text
-from manyviews.config.schema import ConfigError, Profile, RunConfig, Section, check_name, explain
+from manyviews.config.schema import NAME, ConfigError, Profile, RunConfig, Section, check_name, explain
 
 
 class NotebookParameters(Section):
@@ -22,6 +22,7 @@ class NotebookParameters(Section):
     overrides: dict[str, Any] = Field(
         default_factory=dict
     )  # of the profile, such as {"training": {"epochs": 20}}
+    variant: Annotated[str, Field(pattern=f"^$|{NAME}")] = ""  # what a run with other values is called
 
 
 class UniqueKeys(yaml.SafeLoader):

@@ -13,6 +13,7 @@ from manyviews.config.schema import NAME, ConfigError, Profile, RunConfig, Secti
 
 FILE = paths.NOTEBOOKS / "runs.yaml"
 STUDIES = ("controls", "scaling")
+VARIANT = "-"  # between a run and what a variant of it is called; no run of the file has it
 ORIGINAL = "original"  # the study of the original's three runs and the supervised baseline
 Multiple = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -124,7 +125,9 @@ def configure(run: str, profile: Profile, seed: int) -> RunConfig:
 
 
 def notebook_config(run: str, namespace: Mapping[str, Any]) -> RunConfig:
-    """The configuration of a run from a notebook's `profile`, `seed` and `overrides`.
+    """The configuration of a run from a notebook's `profile`, `seed`, `overrides` and `variant`.
+
+    A variant is a run of its own beside the profile's, `<run>-<variant>`.
 
     Args:
         run: a name of notebooks/runs.yaml.
@@ -133,7 +136,10 @@ def notebook_config(run: str, namespace: Mapping[str, Any]) -> RunConfig:
         ConfigError: a parameter, key or value that is not known, with the closest that is.
     """
     parameters = notebook_parameters(namespace)
-    return configure(run, load_profile(parameters.profile, parameters.overrides), parameters.seed)
+    config = configure(run, load_profile(parameters.profile, parameters.overrides), parameters.seed)
+    if not parameters.variant:
+        return config
+    return config.model_copy(update={"run": f"{run}{VARIANT}{parameters.variant}"})
 
 
 def deduplicate(names: Iterable[str], profile: Profile) -> dict[str, str]:

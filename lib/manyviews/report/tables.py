@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from manyviews.config.runs import ORIGINAL, run_specs
-from manyviews.config.schema import NetworkConfig, TrainingConfig, ViewConfig
+from manyviews.config.runs import ORIGINAL, VARIANT, configure, run_specs
+from manyviews.config.schema import NetworkConfig, Profile, TrainingConfig, ViewConfig
 from manyviews.probes.protocol import accuracies as accuracies_of
-from manyviews.runs.store import CURVES, RAW_PIXELS, Results, Run, Runs
+from manyviews.runs import store
+from manyviews.runs.store import CURVES, RAW_PIXELS, Results, Run, Runs, variant_of
 from manyviews.stats.claims import INITIAL, Verdict
 from manyviews.stats.compare import REPORTED, SAME_RUN, accuracy_table, final_accuracy
 from manyviews.stats.intervals import FIELDS, Estimate, outer_ends
@@ -237,6 +238,29 @@ def beside_published(published: Runs, own: Runs) -> pd.DataFrame:
         rows.append([title(name), MEASURE_TITLES[measure], *texts, agree])
     columns = ["Run", MEASURE, "published", "yours", "yours − published (points)", "agree"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def variants(profile: Profile, named: Runs, runs: Runs) -> pd.DataFrame:
+    """Runs that a notebook gave a name: in what they depart from the run of that notebook, and its accuracy.
+
+    Args:
+        profile: of all of them.
+        named: see runs.store.load_variants.
+        runs: that they vary.
+    """
+    rows = []
+    for name, seeds in named.items():
+        beside = {run.seed: run for run in runs.get(variant_of(name), [])}
+        for run in seeds:
+            there = configure(variant_of(name), profile, run.seed)
+            changed = store.differences(there.recipe(), run.config.recipe(), "{key}: {here}, not {there}")
+            reference = beside[run.seed].summary[MAIN] if run.seed in beside else np.nan
+            rows.append({
+                "Run": title(variant_of(name)), "Variant": name.split(VARIANT, 1)[1], "seed": run.seed,
+                "what differs": "; ".join(line for line in changed if not line.startswith("run:")),
+                f"{MEASURE_TITLES[MAIN]} (%)": percent(run.summary[MAIN]), "without (%)": percent(reference),
+            })  # fmt: skip
+    return pd.DataFrame(rows).set_index(["Run", "Variant"]) if rows else pd.DataFrame()
 
 
 MARKS = {"supported": "✓", "not supported": "✗", "mixed": "±"}  # others: "?", and of C its own word

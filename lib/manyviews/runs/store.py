@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from manyviews.config import paths
 from manyviews.config.errors import is_full
 from manyviews.config.files import check_sums, damaged, read_json, replacing, write_json, write_sums
-from manyviews.config.runs import configure, deduplicate, run_specs
+from manyviews.config.runs import VARIANT, configure, deduplicate, run_specs
 from manyviews.config.schema import ConfigError, Profile, RunConfig
 from manyviews.probes.protocol import MEASURES, accuracies
 
@@ -27,6 +27,7 @@ RAW_PIXELS = "raw_pixels"
 RERUN = "rerun"  # a file in the folder of a run that is to be made again
 TABLES = ("sweep", "neighbours", "feature_map")  # of the runs that are looked at from all sides
 KEYS = ["run", "seed"]  # of a published table
+DIFFER = "{key} is {there} there and {here} here"
 
 
 class RunBusy(ConfigError):
@@ -228,20 +229,22 @@ def check_recipe(config: RunConfig, folder: Path) -> None:
     differing = differences(there.recipe(), config.recipe())
     if differing:
         raise ConfigError(
-            f"{folder} was made with another configuration: {'; '.join(differing)}. To replace it: "
-            f"./run_all.sh --profile {config.profile} --runs {config.run} --seeds {config.seed} --force; to "
-            "keep it: another `profile` name, or --results DIR"
+            f"{folder} was made with another configuration: {'; '.join(differing)}. To keep it, name this "
+            'one: in a notebook `variant = "b"`, in a profile file another `profile`. To replace it: delete '
+            "that folder, or ./run_all.sh --force"
         )
 
 
-def differences(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(
+    there: dict[str, Any], here: dict[str, Any], words: str = DIFFER, prefix: str = ""
+) -> list[str]:
     """Keys at which two configurations differ, with both values."""
     lines = []
     for key, value in here.items():
         if isinstance(value, dict):
-            lines += differences(there[key], value, f"{prefix}{key}.")
+            lines += differences(there[key], value, words, f"{prefix}{key}.")
         elif there[key] != value:
-            lines.append(f"{prefix}{key} is {there[key]} there and {value} here")
+            lines.append(words.format(key=f"{prefix}{key}", there=there[key], here=value))
     return lines
 
 
@@ -296,6 +299,22 @@ def load_own(profile: Profile, names: Iterable[str] | None = None) -> Results:
     runs = {name: made[worker] for name, worker in workers.items() if worker in made}
     path = root / f"{RAW_PIXELS}.csv"
     return Results(runs, _with_whole_numbers(read_table(path)) if path.exists() else None, published=False)
+
+
+def load_variants(profile: Profile) -> Runs:
+    """One's own finished runs of this profile that a notebook gave a name of their own, `<run>-<variant>`."""
+    found: Runs = {}
+    for folder in sorted((paths.results_root() / profile.profile).glob(f"*{VARIANT}*/seed*")):
+        name, run = folder.parent.name, variant_of(folder.parent.name)
+        if run and folder.name[4:].isdigit() and state_of(folder).has_numbers:
+            found.setdefault(name, []).append(load_run(folder))
+    return found
+
+
+def variant_of(name: str) -> str:
+    """The run of which a name is a variant; empty if it is none."""
+    run = name.split(VARIANT)[0]
+    return run if name not in run_specs().runs and run in run_specs().runs else ""
 
 
 def publish(results: Results, folder: Path) -> None:
