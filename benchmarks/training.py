@@ -1,5 +1,6 @@
 """Training from images in memory to updated weights: ours, lightly's recipe, and the original's with PIL."""
 
+import time
 from collections.abc import Callable
 from itertools import count
 from typing import Any, NamedTuple
@@ -60,7 +61,7 @@ def measure(repeats: int) -> list[dict[str, Any]]:
         # Other recipes wait for the first batch of their workers: each has several.
         network = network._replace(steps=max(network.steps, torch.get_num_threads()))
         images = random_images(network)
-        others = [recipe(network, images, device) for recipe in (lightly_recipe, pil_recipe)]
+        others = [recipe(network, images, device) for recipe in (compiled, lightly_recipe, pil_recipe)]
         rows += interleaved(f"training: {network}", "views/s", ours(network, images) + others, repeats)
     return rows
 
@@ -103,6 +104,25 @@ def ours(network: Network, images: Tensor, device_name: str = "auto") -> list[Co
         Contender("ours", rate(steps, n_views)),
         Contender("ours, network alone", rate(steps_alone, n_views), "the same step on one ready batch"),
     ]
+
+
+def compiled(network: Network, images: Tensor, device: torch.device) -> Contender:
+    """Our step with the network's operations fused, which are compiled before anything is measured."""
+    model, precision = make_model(network, device), resolve_precision("auto", device)
+    model.compile(dynamic=False)
+    trainer = Trainer(model, images, RECIPE, precision=precision)
+    trainer.graphed = False
+    batches = (batch for g in count() for batch in trainer.sampler.batches(g, device))
+
+    def steps() -> None:
+        with repeatable():
+            for _ in range(network.steps):
+                trainer._step(*next(batches), 1e-3)
+
+    started = time.perf_counter()
+    steps()
+    note = f"torch.compile, {time.perf_counter() - started:.0f} s at first"
+    return Contender("ours, compiled", rate(steps, network.steps * 2 * BATCH), note)
 
 
 def data_loader(images: Tensor, transform: Callable[[Image.Image], list[Tensor]]) -> DataLoader:

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import importlib.metadata
 import re
 import shlex
 import subprocess
@@ -213,6 +214,7 @@ def test_it_can_be_cited():
     cited = yaml.safe_load((paths.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert cited.keys() >= {"cff-version", "message", "title", "authors"}
     assert (cited["type"], cited["license"]) == ("software", "MIT")
+    assert cited["version"] == importlib.metadata.version("manyviews")
     bibtex = (paths.NOTEBOOKS / "10_methods.ipynb").read_text(encoding="utf-8")
     for value in (cited["authors"][0]["name"], cited["title"], cited["version"], cited["date-released"].year):
         assert f"{{{value}}}" in bibtex
@@ -254,6 +256,19 @@ def test_each_call_of_torchrun_has_options_profiles_and_runs_that_there_are():
         parsed = torchrun_parser().parse_args(call)
         assert (parsed.module, parsed.training_script) == (True, "manyviews.runs")
         parse_run(parsed.training_script_args)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["views9"], "unknown run 'views9'; did you mean 'views8'"),
+        ([], "required: run; `manyviews.runs --help` lists the options"),
+        (["baseline", "--profile", "dmo"], "unknown profile 'dmo'; did you mean 'demo'"),
+    ],
+)
+def test_a_wrong_run_of_one_command_is_refused_in_a_sentence(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_run(arguments)
 
 
 def test_each_call_of_features_has_the_arguments_that_it_takes(monkeypatch):
