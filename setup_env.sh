@@ -47,7 +47,7 @@ PYTHON
 # What .venv depends on, as one string.
 wanted() {
     echo "$root"
-    cat "$root/requirements.txt" "$root/pyproject.toml" | cksum
+    cat "$root/requirements.txt" "$root/pyproject.toml" "$root/setup_env.sh" | cksum
 }
 
 is_current() {
@@ -145,6 +145,9 @@ echo "The first time takes 2 to 4 minutes and a download: 3.2 GB on Linux (6 GB 
 echo "Log: $log"
 run_pip -r "$root/requirements.txt"
 run_pip --no-deps --no-build-isolation -e "$root"  # built by the setuptools of requirements.txt
+# Threads of a kernel opened by hand sleep while they wait. Else training beside a busy core is several times slower.
+"$venv/bin/python" -m ipykernel install --sys-prefix --env OMP_WAIT_POLICY PASSIVE >>"$log" 2>&1 ||
+    die "could not set up the kernel of the notebooks; see $log"
 wanted >"$stamp.new"
 mv "$stamp.new" "$stamp"
 rm -f "$unfinished"

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import json
 import re
 import sys
 from pathlib import Path
@@ -151,3 +152,10 @@ def test_lock_is_complete() -> None:
         needs = map(Requirement, importlib.metadata.requires(name) or [])
         needed = {canonicalize_name(need.name) for need in needs if applies(need, default_environment())}
         assert needed <= set(pins), f"needed by {name}: {needed - set(pins)}"
+
+
+@own_venv_only
+def test_threads_of_a_notebook_opened_by_hand_sleep_while_they_wait() -> None:
+    kernel = json.loads((Path(sys.prefix) / "share/jupyter/kernels/python3/kernel.json").read_text())
+    assert kernel["env"]["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert Path(kernel["argv"][0]).parent == Path(sys.prefix) / "bin"
