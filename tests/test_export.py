@@ -94,6 +94,30 @@ def test_a_fresh_interpreter_gets_the_features_that_we_probe(finished, tmp_path)
         assert result["defaults"] == result["attributes"] == expected
 
 
+def test_onnx_gives_the_features_that_we_probe_for_any_number_of_images(run_folder, tmp_path):
+    """Oracle: the trained network, by onnxruntime."""
+    import onnxruntime
+
+    out, size = tmp_path / "encoder.onnx", small_run().data.image_size
+    assert export.main([str(run_folder), str(out)]) == 0
+    session = onnxruntime.InferenceSession(out)
+    backbone = export.load_network(run_folder, export.read_config(run_folder)).backbone
+    for n in (1, 5):
+        images = torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(n))
+        (given,) = session.run(["features"], {"images": images.numpy()})
+        torch.testing.assert_close(torch.from_numpy(given), backbone(images).detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_onnx_replaces_nothing_and_names_a_missing_package(run_folder, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "encoder.onnx"
+    out.touch()
+    assert export.main([str(run_folder), str(out)]) == 2
+    assert "encoder.onnx: exists already" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert export.main([str(run_folder), str(tmp_path / "other.onnx")]) == 2
+    assert "pip install onnx onnxscript onnxruntime" in capsys.readouterr().err
+
+
 def test_the_template_is_the_originals_baseline():
     """14.0 M parameters. The assignment: 64 x 64 RGB images, 1000 features, 128 projections."""
     encoder = ImageEncoder()

@@ -237,6 +237,7 @@ def test_each_call_of_run_all_has_options_profiles_runs_and_studies_that_there_a
 
 def test_each_call_of_export_has_the_arguments_that_it_takes(monkeypatch):
     exported = []
+    monkeypatch.setattr(export, "export_onnx", lambda folder, out: exported.append(folder))
     monkeypatch.setattr(export, "export", lambda folder, out: exported.append(folder))
     calls = commands("python -m manyviews.export")
     assert calls

@@ -101,6 +101,23 @@ def test_a_finished_run_holds_all_it_should():
     assert "baseline" in load_own(small_profile()).runs
 
 
+def test_tensorboard_shows_the_numbers_of_each_epoch_where_it_is_asked_for(tmp_path, monkeypatch):
+    """Oracle: TensorBoard's own reader. Without the variable nothing is written."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("MANYVIEWS_TENSORBOARD", str(tmp_path / "scalars"))
+    made = run(small_run())
+    shown = EventAccumulator(str(tmp_path / "scalars/small/baseline/seed0")).Reload()
+    for column in ("loss_nats", "id_knn_accuracy", "learning_rate"):
+        epochs = {event.step: event.value for event in shown.Scalars(column)}
+        measured = made.metrics.dropna(subset=[column]).query("epoch > 0").set_index("epoch")[column]
+        assert epochs == pytest.approx(measured.to_dict(), rel=1e-6)
+    monkeypatch.delenv("MANYVIEWS_TENSORBOARD")
+    shutil.rmtree(tmp_path / "scalars")
+    run(small_run(seed=1))
+    assert not (tmp_path / "scalars").exists()
+
+
 def test_stored_weights_give_the_stored_numbers():
     """Weights, read back into a new network, have the final features; a probe of them repeats the numbers."""
     config, made = small_run(), run(small_run())

@@ -1,4 +1,4 @@
-"""Write a finished run as the assignment behind the original wanted it handed in."""
+"""Write a finished run as the assignment behind the original wanted it handed in, or its network as ONNX."""
 
 import inspect
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from manyviews import encoder
 from manyviews.config.errors import Arguments, command
-from manyviews.config.files import check_sums, read_json
+from manyviews.config.files import check_sums, read_json, replacing
 from manyviews.config.schema import ConfigError, NetworkConfig, RunConfig, TrainingConfig, ViewConfig
 from manyviews.runs.store import CURVES, Run, load_run, partial_folder, state_of
 from manyviews.simclr import models
@@ -44,6 +44,45 @@ def export(folder: Path, out: Path) -> None:
         # The encoder's layers have the names of those that were trained.
         shutil.copyfile(folder / WEIGHTS, new / FINAL_WEIGHTS)
         new.rename(out)
+
+
+def export_onnx(folder: Path, out: Path) -> None:
+    """Write the trained backbone of a run as ONNX, and see that onnxruntime gives its features.
+
+    Args:
+        folder: of a finished run, with its weights.
+        out: new file: `images` (B, 3, H, W) float32 in [0, 1], for any B and the size that was trained on, to
+            `features` (B, D).
+    Raises:
+        ConfigError: the run cannot be exported, `out` exists, or a package is missing.
+    """
+    import torch
+
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401 (torch writes with it)
+    except ImportError as error:
+        raise ConfigError(f"{out}: {error}; `pip install onnx onnxscript onnxruntime`") from None
+    if out.exists():
+        raise ConfigError(f"{out}: exists already; delete it or choose another name")
+    config = read_config(folder)
+    backbone, size = load_network(folder, config).backbone, config.data.image_size
+    images = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with replacing(out) as new, torch.no_grad():
+        torch.onnx.export(
+            backbone,
+            (images[:2],),
+            new,
+            input_names=["images"],
+            output_names=["features"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=False,
+            verbose=False,
+            dynamo=True,
+        )
+        session = onnxruntime.InferenceSession(new, providers=["CPUExecutionProvider"])
+        (features,) = session.run(None, {"images": images.numpy()})
+        torch.testing.assert_close(torch.from_numpy(features), backbone(images), rtol=1e-3, atol=1e-3)
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -171,11 +210,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Export what the command line names; see config.errors.command for the exit status."""
     parser = Arguments(prog="python -m manyviews.export", description=__doc__)
     parser.add_argument("folder", metavar="RUN_FOLDER", type=Path, help="such as results/demo/baseline/seed0")
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder to make")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder to make, or file to write: NAME.onnx")
 
     def work() -> int:
         options = parser.parse_args(arguments)
-        export(options.folder.resolve(), options.out.resolve())
+        write = export_onnx if options.out.suffix == ".onnx" else export
+        write(options.folder.resolve(), options.out.resolve())
         print(f"Exported: {options.out.resolve()}")
         return 0
 

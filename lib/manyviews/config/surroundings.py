@@ -12,7 +12,8 @@ from pathlib import Path
 from manyviews.config.paths import ROOT
 
 FOREIGN = ("PYTHON", "IPYTHON", "JUPYTER", "MPL", "MATPLOTLIB")  # first letters of what is left out
-PLACES = ("MANYVIEWS_RESULTS", "MANYVIEWS_DATA", "MANYVIEWS_TINY_IMAGENET")  # relative to the caller's folder
+# Relative to the caller's folder.
+PLACES = ("MANYVIEWS_RESULTS", "MANYVIEWS_DATA", "MANYVIEWS_TINY_IMAGENET", "MANYVIEWS_TENSORBOARD")
 KERNEL = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
 TIME_IS_OVER = "the time is over"
 FIXED = {

@@ -1,7 +1,9 @@
 """One run from its configuration to its folder of results."""
 
+import math
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -254,8 +256,11 @@ def _make(config: RunConfig, folder: Path) -> None:
     if done := trainer.progress.epoch:
         print(f"{trainer.name}: resumed after epoch {done} of {config.training.epochs}")
 
+    show = _tensorboard(config)
+
     def after_epoch(progress: Progress) -> None:
         write_table(pd.DataFrame(progress.metrics), partial / "metrics.csv")
+        show(progress)
         _stop_in_time(progress, config.training.epochs)
 
     try:
@@ -271,6 +276,27 @@ def _make(config: RunConfig, folder: Path) -> None:
     with repeatable():
         _finish(trainer, config, dataset, images, labels, partial)
     take_place(folder)
+
+
+def _tensorboard(config: RunConfig) -> Callable[[Progress], None]:
+    """What shows each epoch's numbers in TensorBoard, where $MANYVIEWS_TENSORBOARD names a folder."""
+    root = os.environ.get("MANYVIEWS_TENSORBOARD")
+    if not root:
+        return lambda progress: None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(f"$MANYVIEWS_TENSORBOARD is set: {error}; `pip install tensorboard`") from None
+    writer = SummaryWriter(Path(root) / config.profile / config.run / f"seed{config.seed}")
+
+    def show(progress: Progress) -> None:
+        row = {name: float(value) for name, value in progress.metrics[-1].items() if name != "epoch"}
+        for name, value in row.items():
+            if math.isfinite(value):  # accuracies are measured after some epochs only
+                writer.add_scalar(name, value, progress.epoch)
+        writer.flush()
+
+    return show
 
 
 def _stop_in_time(progress: Progress, epochs: int) -> None:
