@@ -176,7 +176,6 @@ def run_jobs(options: argparse.Namespace) -> list[str]:
     print(f"Stage 1 of 3: the images of profile '{profile.profile}'", flush=True)
     dataset = load_dataset(profile.data)
     check(missing, dataset)
-    seconds = estimate_seconds(missing, dataset, options.jobs or default_jobs(profile.devices))
     folder = paths.results_root() / profile.profile
     jobs = []
     if not (folder / f"{DATA_NOTEBOOK}.ipynb").exists() or missing:
@@ -199,8 +198,11 @@ def run_jobs(options: argparse.Namespace) -> list[str]:
             )
     others: list[RunConfig] = [config for config in missing if config.run not in NOTEBOOKS]
     jobs += [Job(run_title(config.run, config.seed), partial(make_run, config), config) for config in others]
-    minutes = max(1, round(seconds / 60))
-    about = f"about {minutes} minute{'s' * (minutes > 1)} here" if missing else "nothing to train"
+    about = f"on the workers of {options.scheduler}" if missing else "nothing to train"
+    if missing and not options.scheduler:
+        seconds = estimate_seconds(missing, dataset, options.jobs or default_jobs(profile.devices))
+        minutes = max(1, round(seconds / 60))
+        about = f"about {minutes} minute{'s' * (minutes > 1)} here"
     print(f"Stage 2 of 3: {len(missing)} runs to make in {len(jobs)} jobs, {about}", flush=True)
     return do_jobs(jobs, options.jobs, options.scheduler)
 
