@@ -58,8 +58,7 @@ class Claim:
     claimed: str
     confound: str  # of the original's own comparison
     as_reported: Criterion | None  # None: the original compared nothing that could test it
-    controlled: Criterion
-    control: str  # in words, what the comparison without the confound is
+    controlled: Criterion  # the same without the confound
     # What an observation like the original's shows by construction; it is the outcome then.
     by_construction: str = ""
 
@@ -74,6 +73,7 @@ CLAIMS = (
         "the size of the model was not the bottleneck",
         "depth and first layer changed together",
         Criterion("no gain", KNN, (("resnet34", "baseline"),)),
+        # Depth and width one at a time, at this length and at four times it, on networks that trained.
         Criterion(
             "no gain",
             KNN,
@@ -85,25 +85,24 @@ CLAIMS = (
             ),
             trained=True,
         ),
-        "depth and width one at a time, at this length and at four times it, on networks that trained",
     ),
     Claim(
         "B",
         "accuracy levels off by the end of training, so the data are used up",
         "the learning rate is annealed towards zero, which flattens any curve",
         Criterion("level", KNN, (("views8", ""),)),
+        # One network at two, four and eight times the length, each annealed over its own.
         Criterion(
             "no gain", KNN, (("length_2", "baseline"), ("length_4", "length_2"), ("length_8", "length_4"))
         ),
-        "one network at two, four and eight times the length, each annealed over its own",
     ),
     Claim(
         "C",
         "more views of an image let a network use more of the signal",
         "eight views at equal epochs are four times the optimiser steps",
         Criterion("gain", KNN, (("views8", "resnet34"),)),
+        # Views that meet in one loss, for as many views forwarded.
         Criterion("gain", KNN, (("k4_outside", "joint"), ("k8_outside", "joint")), split="mixed"),
-        "views that meet in one loss, for as many views forwarded",
         by_construction="longer training, not more views",
     ),
     Claim(
@@ -111,16 +110,16 @@ CLAIMS = (
         "some kind of scaling law applies",
         "two points that differ in depth, first layer and steps lie on any law",
         None,
+        # Runs of six lengths, each annealed over its whole length, the longest forecast from the others.
         Criterion("forecast", KNN, (("length_8", "power law"),)),
-        "runs of six lengths, each annealed over its whole length, the longest forecast from the others",
     ),
     Claim(
         "E",
         "the representations carry over to unseen classes",
         "few labels and few scored images, from one draw",
         Criterion("gain", UNSEEN, CARRIED_OVER, split="mixed"),
+        # Every image of the unseen classes scored once, in stratified folds.
         Criterion("gain", UNSEEN_IN_FOLDS, CARRIED_OVER, split="mixed"),
-        "every image of the unseen classes scored once, in stratified folds",
     ),
 )
 
