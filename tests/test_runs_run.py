@@ -101,6 +101,22 @@ def test_a_finished_run_holds_all_it_should():
     assert "baseline" in load_own(small_profile()).runs
 
 
+@pytest.mark.parametrize(
+    ("classes", "train", "val"), [(2, 10, 10), (3, 1, 1)], ids=["two classes", "one image a class"]
+)
+def test_a_study_of_very_few_images_is_made_whole(classes, train, val, tmp_path):
+    sizes = {"classes": classes, "train_per_class": train, "val_per_class": val}
+    config = small_run(
+        data={"name": "fractals", "image_size": 8, "ood_classes": 2, "ood_per_class": 2, **sizes},
+        evaluation={"neighbours": 1, "ood_folds": 2, "ood_fit_fraction": 0.5},
+        training={"batch_size": classes},
+    )
+    made = run(config)
+    assert names(folder()) == WHOLE
+    assert all(0 <= made.summary[measure] <= 1 for measure in CURVES)
+    assert made.summary["classes"] == classes
+
+
 def test_tensorboard_shows_the_numbers_of_each_epoch_where_it_is_asked_for(tmp_path, monkeypatch):
     """Oracle: TensorBoard's own reader. Without the variable nothing is written."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
