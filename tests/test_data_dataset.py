@@ -178,6 +178,16 @@ def test_an_encrypted_member_is_named(folder):
         load_folder(folder)
 
 
+def test_a_compression_that_is_not_read_is_named(folder):
+    """Deflate64, which some archivers write: method 9 of the zip format."""
+    contents = bytearray((folder / "val.npz").read_bytes())
+    for header, method in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        contents[contents.index(header) + method] = 9
+    (folder / "val.npz").write_bytes(contents)
+    with pytest.raises(DataError, match=r"val\.npz: 'images' .*compression"):
+        load_folder(folder)
+
+
 def test_equal_images_that_are_fitted_on_and_scored_are_counted(folder, capsys):
     train, val = load_folder(folder).train.images, random_images(6, seed=1)
     val[:2] = train[5]
