@@ -83,17 +83,12 @@ def ours(network: Network, images: Tensor, device_name: str = "auto") -> list[Co
     device = resolve_device(device_name)
     precision = resolve_precision("auto", device)
     trainer = Trainer(make_model(network, device), images, RECIPE, precision=precision)
-    batches = (batch for g in count() for batch in trainer.sampler.batches(g, device))
+    steps = steps_of(trainer, network.steps)
     indices = torch.arange(2 * BATCH) % BATCH
     ready = make_views(
         trainer.images, indices, torch.arange(2 * BATCH) // BATCH,
         seed=0, size=network.size, strengths=RECIPE.strengths,
     ).contiguous(memory_format=torch.channels_last)  # fmt: skip
-
-    def steps() -> None:
-        with repeatable():
-            for _ in range(network.steps):
-                trainer._step(*next(batches), 1e-3)
 
     def steps_alone() -> None:
         with mock.patch.object(train, "make_views", return_value=ready):
@@ -106,19 +101,25 @@ def ours(network: Network, images: Tensor, device_name: str = "auto") -> list[Co
     ]
 
 
+def steps_of(trainer: Trainer, n: int) -> Callable[[], None]:
+    """What makes the next n steps of a training."""
+    batches = (batch for g in count() for batch in trainer.sampler.batches(g, trainer.device))
+
+    def steps() -> None:
+        with repeatable():
+            for _ in range(n):
+                trainer._step(*next(batches), 1e-3)
+
+    return steps
+
+
 def compiled(network: Network, images: Tensor, device: torch.device) -> Contender:
     """Our step with the network's operations fused, which are compiled before anything is measured."""
     model, precision = make_model(network, device), resolve_precision("auto", device)
     model.compile(dynamic=False)
     trainer = Trainer(model, images, RECIPE, precision=precision)
     trainer.graphed = False
-    batches = (batch for g in count() for batch in trainer.sampler.batches(g, device))
-
-    def steps() -> None:
-        with repeatable():
-            for _ in range(network.steps):
-                trainer._step(*next(batches), 1e-3)
-
+    steps = steps_of(trainer, network.steps)
     started = time.perf_counter()
     steps()
     note = f"torch.compile, {time.perf_counter() - started:.0f} s at first"

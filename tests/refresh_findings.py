@@ -53,12 +53,11 @@ def beside_baseline(results: Results, name: str, margin: float) -> list[str]:
     """Cells of a run's row: views of an image, cost, accuracy, difference and its relation, seeds."""
     run, reference = results.runs[name][0], results.runs[BASELINE][0]
     accuracy = accuracy_table(results.runs, [name], [MAIN]).iloc[0]
-    note, gap = obstacle(results.runs, [name, BASELINE]), None
-    if not note:
-        gap = difference(results.runs, name, BASELINE, MAIN)
+    note = obstacle(results.runs, [name, BASELINE])
+    gap = None if note else difference(results.runs, name, BASELINE, MAIN)
     return [
         f"{draws(run) / 2:.0f}",
-        f"{run.summary['macs'] / reference.summary['macs']:.2f}",
+        f"{ratio(run, reference):.2f}",
         accuracy_text(accuracy),
         note if gap is None else difference_text(vars(gap)),
         "" if gap is None else decided(gap, margin),
@@ -148,7 +147,6 @@ def literature() -> str:
         published, on=["dataset", "measure", "source", "view_epochs"], suffixes=("", "_more")
     )
     pairs = pairs[pairs["views"] < pairs["views_more"]]
-    ended = pairs[(pairs["annealed"] == "yes") & (pairs["annealed_more"] == "yes")]
     rows = []
     for of in pairs.sort_values(["source", "dataset", "measure", "view_epochs"]).itertuples():
         fewer = f"{of.method}, {of.views}: {of.accuracy}"
@@ -158,7 +156,7 @@ def literature() -> str:
     headers = ["source", "images", "probe", "view-epochs", "fewer views (%)", "more views (%)"]
     return "\n\n".join([
         f"Published pairs of one source at equal view-epochs: {len(pairs)}; of these, with both schedules "
-        f"known to have run to their end: {len(ended)}.",
+        f"known to have run to their end: {sum(row[-1] == 'yes' for row in rows)}.",
         table([*headers, "both schedules ended"], rows),
     ])  # fmt: skip
 

@@ -104,7 +104,7 @@ def test_a_finished_run_holds_all_it_should():
 @pytest.mark.parametrize(
     ("classes", "train", "val"), [(2, 10, 10), (3, 1, 1)], ids=["two classes", "one image a class"]
 )
-def test_a_study_of_very_few_images_is_made_whole(classes, train, val, tmp_path):
+def test_a_study_of_very_few_images_is_made_whole(classes, train, val):
     sizes = {"classes": classes, "train_per_class": train, "val_per_class": val}
     config = small_run(
         data={"name": "fractals", "image_size": 8, "ood_classes": 2, "ood_per_class": 2, **sizes},

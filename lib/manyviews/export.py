@@ -29,8 +29,7 @@ def export(folder: Path, out: Path) -> None:
     Raises:
         ConfigError: the run cannot be exported, or `out` exists.
     """
-    if out.exists():
-        raise ConfigError(f"{out}: exists already; delete it or choose another name")
+    refuse_existing(out)
     config = read_config(folder)
     check_files(folder, config)
     report = report_text(load_run(folder))
@@ -63,8 +62,7 @@ def export_onnx(folder: Path, out: Path) -> None:
         import onnxscript  # noqa: F401 (torch writes with it)
     except ImportError as error:
         raise ConfigError(f"{out}: {error}; `pip install onnx onnxscript onnxruntime`") from None
-    if out.exists():
-        raise ConfigError(f"{out}: exists already; delete it or choose another name")
+    refuse_existing(out)
     config = read_config(folder)
     backbone, size = load_network(folder, config).backbone, config.data.image_size
     images = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -83,6 +81,12 @@ def export_onnx(folder: Path, out: Path) -> None:
         session = onnxruntime.InferenceSession(new, providers=["CPUExecutionProvider"])
         (features,) = session.run(None, {"images": images.numpy()})
         torch.testing.assert_close(torch.from_numpy(features), backbone(images), rtol=1e-3, atol=1e-3)
+
+
+def refuse_existing(out: Path) -> None:
+    """ConfigError if there is something already where an export is to go."""
+    if out.exists():
+        raise ConfigError(f"{out}: exists already; delete it or choose another name")
 
 
 def read_config(folder: Path) -> RunConfig:

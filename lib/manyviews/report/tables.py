@@ -250,13 +250,14 @@ def variants(profile: Profile, named: Runs, runs: Runs) -> pd.DataFrame:
     """
     rows = []
     for name, seeds in named.items():
-        beside = {run.seed: run for run in runs.get(variant_of(name), [])}
+        varied, called = variant_of(name), name.split(VARIANT, 1)[1]
+        beside = {run.seed: run for run in runs.get(varied, [])}
         for run in seeds:
-            there = configure(variant_of(name), profile, run.seed)
+            there = configure(varied, profile, run.seed)
             changed = store.differences(there.recipe(), run.config.recipe(), "{key}: {here}, not {there}")
             reference = beside[run.seed].summary[MAIN] if run.seed in beside else np.nan
             rows.append({
-                "Run": title(variant_of(name)), "Variant": name.split(VARIANT, 1)[1], "seed": run.seed,
+                "Run": title(varied), "Variant": called, "seed": run.seed,
                 "what differs": "; ".join(line for line in changed if not line.startswith("run:")),
                 f"{MEASURE_TITLES[MAIN]} (%)": percent(run.summary[MAIN]), "without (%)": percent(reference),
             })  # fmt: skip

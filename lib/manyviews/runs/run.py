@@ -290,10 +290,9 @@ def _tensorboard(config: RunConfig) -> Callable[[Progress], None]:
     writer = SummaryWriter(Path(root) / config.profile / config.run / f"seed{config.seed}")
 
     def show(progress: Progress) -> None:
-        row = {name: float(value) for name, value in progress.metrics[-1].items() if name != "epoch"}
-        for name, value in row.items():
-            if math.isfinite(value):  # accuracies are measured after some epochs only
-                writer.add_scalar(name, value, progress.epoch)
+        for name, value in progress.metrics[-1].items():
+            if name != "epoch" and math.isfinite(value):  # accuracies are measured after some epochs only
+                writer.add_scalar(name, float(value), progress.epoch)
         writer.flush()
 
     return show

@@ -293,10 +293,9 @@ def load_own(profile: Profile, names: Iterable[str] | None = None) -> Results:
     root, made = paths.results_root() / profile.profile, {}
     workers = deduplicate(names or run_specs().runs, profile)
     for worker in set(workers.values()):
-        for folder in sorted((root / worker).glob("seed*"), key=lambda path: (len(path.name), path.name)):
-            if folder.name[4:].isdigit() and state_of(folder).has_numbers:
-                check_recipe(configure(worker, profile, int(folder.name[4:])), folder)
-                made.setdefault(worker, []).append(load_run(folder))
+        for folder in finished_seeds(root / worker):
+            check_recipe(configure(worker, profile, int(folder.name[4:])), folder)
+            made.setdefault(worker, []).append(load_run(folder))
     runs = {name: made[worker] for name, worker in workers.items() if worker in made}
     path = root / f"{RAW_PIXELS}.csv"
     return Results(runs, _with_whole_numbers(read_table(path)) if path.exists() else None, published=False)
@@ -304,12 +303,15 @@ def load_own(profile: Profile, names: Iterable[str] | None = None) -> Results:
 
 def load_variants(profile: Profile) -> Runs:
     """One's own finished runs of this profile that a notebook gave a name of their own, `<run>-<variant>`."""
-    found: Runs = {}
-    for folder in sorted((paths.results_root() / profile.profile).glob(f"*{VARIANT}*/seed*")):
-        name, run = folder.parent.name, variant_of(folder.parent.name)
-        if run and folder.name[4:].isdigit() and state_of(folder).has_numbers:
-            found.setdefault(name, []).append(load_run(folder))
-    return found
+    folders = sorted((paths.results_root() / profile.profile).glob(f"*{VARIANT}*"))
+    named = {of.name: finished_seeds(of) for of in folders if variant_of(of.name)}
+    return {name: list(map(load_run, seeds)) for name, seeds in named.items() if seeds}
+
+
+def finished_seeds(folder: Path) -> list[Path]:
+    """The folders of a run's finished seeds, in order."""
+    seeds = sorted(folder.glob("seed*"), key=lambda path: (len(path.name), path.name))
+    return [path for path in seeds if path.name[4:].isdigit() and state_of(path).has_numbers]
 
 
 def variant_of(name: str) -> str:
