@@ -148,6 +148,14 @@ run_pip --no-deps --no-build-isolation -e "$root"  # built by the setuptools of 
 # Threads of a kernel opened by hand sleep while they wait. Else training beside a busy core is several times slower.
 "$venv/bin/python" -m ipykernel install --sys-prefix --env OMP_WAIT_POLICY PASSIVE >>"$log" 2>&1 ||
     die "could not set up the kernel of the notebooks; see $log"
+# JupyterLab opens the start page, shows Markdown as it reads, asks no server for news, and writes a notebook only when
+# asked to save it: those of the project are under version control.
+mkdir -p "$venv/etc/jupyter" "$venv/share/jupyter/lab/settings"
+echo '{"LabApp": {"default_url": "/lab/tree/notebooks/README.md"}}' >"$venv/etc/jupyter/jupyter_lab_config.json"
+echo '{"@jupyterlab/docmanager-extension:plugin":
+  {"autosave": false, "defaultViewers": {"markdown": "Markdown Preview"}},
+  "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' \
+    >"$venv/share/jupyter/lab/settings/overrides.json"
 wanted >"$stamp.new"
 mv "$stamp.new" "$stamp"
 rm -f "$unfinished"

@@ -46,7 +46,7 @@ def test_the_parameters_are_those_of_the_smoke_profile(name):
     assert tagged[0].source.startswith("# Parameters")
     body = ast.parse(tagged[0].source).body
     assigned = {node.targets[0].id: ast.literal_eval(node.value) for node in body}
-    of_training = {"variant": ""} if any("run(config)" in cell.source for cell in code_cells(name)) else {}
+    of_training = {"variant": ""} if any("= run(config" in cell.source for cell in code_cells(name)) else {}
     assert assigned == {"profile": "smoke", "seed": 0, "overrides": {}} | of_training
 
 
@@ -78,7 +78,7 @@ def test_a_run_notebook_makes_its_run_by_the_one_function(run):
     sources = "\n".join(cell.source for cell in code_cells(NOTEBOOKS[run]))
     assert f'"{run}"' in sources
     assert "notebook_config(" in sources
-    assert sources.count("= run(config)") == 1
+    assert sources.count("= run(config") == 1
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -93,4 +93,4 @@ def test_a_study_notebook_shows_each_of_its_comparisons(study):
 def test_pages_only_read_results(page):
     source = "\n".join(cell.source for cell in code_cells(page))
     assert "load_results(" in source
-    assert "run(config)" not in source
+    assert "= run(config" not in source

@@ -13,6 +13,7 @@ import hashlib
 import io
 import os
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -175,7 +176,7 @@ def _pieces(
     total = sum(min(len(files), sum(n or len(files) for *_, n in quotas)) for _, files, quotas in plan)
     reasons: Counter[str] = Counter()
     with (
-        tqdm(total=total, desc=f"reading {text(root.name)}", unit="image", delay=2) as bar,
+        tqdm(total=total, desc=f"reading {text(root.name)}", unit="image", delay=2, file=sys.stdout) as bar,
         ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
         for name, files, quotas in plan:

@@ -1,5 +1,6 @@
 """Accuracies under other choices of the probe: how much of a result is the measure's doing?"""
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,7 +33,7 @@ def probe_sweep(
     """
     rows = []
     stages = [(layer, normalised) for layer in layers for normalised in (False, True)]
-    for layer, normalised in tqdm(stages, desc=name, unit="stage"):
+    for layer, normalised in tqdm(stages, desc=name, unit="stage", file=sys.stdout):
         x = layers[layer]
         if normalised:
             x = {split: F.normalize(of_split, dim=1) for split, of_split in x.items()}

@@ -1,6 +1,8 @@
 """Figures of runs and tables. Colour, marker and dash tell lines apart, so that they read in grey."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle, islice
 from textwrap import shorten
 from typing import Any
@@ -8,16 +10,19 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 from IPython.display import display
+from ipywidgets import FloatSlider, IntSlider, interact
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from manyviews.config.runs import run_specs
-from manyviews.data.dataset import Dataset
+from manyviews.data.dataset import Dataset, Split, area_downsample
 from manyviews.report import tables
 from manyviews.report.tables import MEASURE_TITLES, NOT_RUN, PERCENT, in_figure, title
 from manyviews.runs.store import Runs
+from manyviews.simclr.views import ViewStrengths, make_views
 from manyviews.stats.compare import learning_curve
 from manyviews.stats.intervals import CONFIDENCE, outer_ends
 from manyviews.stats.scaling import LAWS, ErrorCurve, fit
@@ -132,6 +137,46 @@ def learning_curves(
         _tidy(ax)
     handles = axes[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=min(3, columns + 1), frameon=False, fontsize=9)
+    return figure
+
+
+def live_curve(epochs: int, seconds: float = 3) -> Callable[[pd.DataFrame], None]:
+    """A picture in a notebook that grows while a run trains: its loss and its k-NN accuracies, by epoch.
+
+    Args:
+        epochs: of the whole training, after which it goes: the cells below show the finished curve.
+        seconds: between two drawings at least, so that drawing takes no time from training.
+    Returns:
+        The `watch` of runs.run.run.
+    """
+    shown, last = display({}, raw=True, display_id=True), -np.inf
+
+    def draw(metrics: pd.DataFrame) -> None:
+        nonlocal last
+        if metrics["epoch"].iloc[-1] == epochs:
+            shown.update({}, raw=True)
+        elif time.monotonic() - last > seconds:
+            last = time.monotonic()
+            figure = _growing(metrics, epochs)
+            shown.update(figure, metadata={"image/png": {"alt": "Loss and accuracies until now"}})
+            plt.close(figure)
+
+    return draw
+
+
+def _growing(metrics: pd.DataFrame, epochs: int) -> Figure:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 2.8), layout="constrained", sharex=True)
+    left.plot(metrics["epoch"], metrics["loss_nats"], **styles(1)[0])
+    left.set(ylabel="Training loss (nats)", xlim=(0, epochs))
+    probed = metrics.dropna(subset="id_knn_accuracy")
+    for measure, style in zip(("id_knn_accuracy", "ood_knn_accuracy"), styles(2), strict=True):
+        right.plot(probed["epoch"], PERCENT * probed[measure], label=MEASURE_TITLES[measure], **style)
+    right.set(ylabel="Accuracy (%)")
+    right.legend(frameon=False, fontsize=9)
+    for ax in (left, right):
+        ax.set_xlabel(f"Epoch, of {epochs}")
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        _tidy(ax)
     return figure
 
 
@@ -350,6 +395,39 @@ def image_grid(images: np.ndarray, row_labels: Sequence[str] = (), title: str = 
     figure.suptitle(in_figure(title), fontsize=11)
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     return figure
+
+
+def view_sliders(split: Split, names: Sequence[str], strengths: ViewStrengths, size: int, seed: int) -> None:
+    """Display an image and seven of its views, with sliders for the image and for all that is one number.
+
+    Args:
+        split: its images.
+        names: of its classes.
+        strengths: where the sliders begin.
+        size: of the views, in pixels.
+        seed: of the views.
+    """
+
+    def draw(image: int, min_crop: float, **changed: float) -> None:
+        moved = replace(strengths, crop_scale=(min_crop, strengths.crop_scale[1]), **changed)
+        which = torch.full((7,), image)
+        pixels = make_views(split.as_tensor(), which, torch.arange(7), seed=seed, size=size, strengths=moved)
+        views = pixels.permute(0, 2, 3, 1).numpy()
+        original = area_downsample(split.images[image][None], size) / np.float32(255)
+        label = f"{names[split.labels[image]]}, and seven views"
+        show(image_grid(np.concatenate([original, views])[None], [label]), f"An image: {label}", "sliders")
+
+    look = {"min": 0, "max": 1, "step": 0.05, "continuous_update": False}
+    numbers = {name: value for name, value in vars(strengths).items() if isinstance(value, float)}
+    interact(
+        draw,
+        image=IntSlider(0, 0, len(split.labels) - 1, continuous_update=False),
+        min_crop=FloatSlider(strengths.crop_scale[0], **look | {"min": 0.05}),
+        **{
+            name: FloatSlider(value, **look | {"max": 0.5 if name == "hue" else 1})
+            for name, value in numbers.items()
+        },
+    )
 
 
 # ------------------------------------------------------------------------------------------------- parts

@@ -17,19 +17,28 @@ from manyviews.config.schema import ConfigError
 from manyviews.report.text import TEMPLATES
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge")
+WIDGET = "application/vnd.jupyter.widget-view+json"  # nothing without a kernel
 HIDDEN = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Without time stamps, drawn names and progress bars, so that equal results make equal files."""
-    notebook.metadata.pop("papermill", None)
+    """Without time stamps, drawn names, progress bars and widgets, so that equal results make equal files."""
+    for key in ("papermill", "widgets"):
+        notebook.metadata.pop(key, None)
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.id = "injected-parameters"  # papermill draws another each time
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        if cell.cell_type == "code":  # a training talks of how it goes; its numbers are shown below it
+            told = (
+                {"stdout", "stderr"} if "nbval-ignore-output" in cell.metadata.get("tags", []) else {"stderr"}
+            )
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if output.get("name") not in told and WIDGET not in output.get("data", {})
+            ]
     return notebook
 
 

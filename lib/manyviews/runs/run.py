@@ -1,6 +1,5 @@
 """One run from its configuration to its folder of results."""
 
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -61,6 +60,7 @@ from manyviews.simclr.views import ViewStrengths
 
 # Forward, gradient of the activations, gradient of the weights: each about as many multiply-adds.
 FORWARDS_OF_A_TRAINING_STEP = 3
+Watch = Callable[[pd.DataFrame], None]  # what is shown of a training; see `run`
 LAST_LOOK = 3  # epochs that all probes at the end take, about
 
 
@@ -76,13 +76,16 @@ class OutOfTime(RuntimeError):
     """A training has stopped before its time was over; it goes on when it is run again."""
 
 
-def run(config: RunConfig) -> Run:
+def run(config: RunConfig, watch: Watch = lambda metrics: None) -> Run:
     """Train and probe one run, or load it if it is finished, or resume it where it was interrupted.
 
     While it runs, its folder is called `<folder>.partial`; the last act is to rename it. So a folder
     without that ending is complete. Of several processes the first makes the run; the others `assist`.
     With `devices` above 1 in the configuration, they are started here.
 
+    Args:
+        watch: called after each epoch with the metrics until then, a row an epoch, such as
+            report.figures.live_curve; not where processes are started for the run.
     Raises:
         ConfigError: the configuration cannot be run, or differs from the one that made what is there.
         DataError: the dataset is not usable.
@@ -106,7 +109,7 @@ def run(config: RunConfig) -> Run:
             print(f"{config.run} seed {config.seed}: finished before, kept")
             from_first(lambda: None)  # nothing to assist with
         else:
-            _make(config, folder)
+            _make(config, folder, watch)
         return load_run(folder)
 
 
@@ -235,7 +238,7 @@ def check(configs: Sequence[RunConfig], dataset: Dataset) -> None:
         check_probes(dataset, evaluation)
 
 
-def _make(config: RunConfig, folder: Path) -> None:
+def _make(config: RunConfig, folder: Path, watch: Watch) -> None:
     """Train, from wherever the run stands, and put the final features to the probes."""
     partial = partial_folder(folder)
     if (partial / "config.json").exists():
@@ -256,11 +259,13 @@ def _make(config: RunConfig, folder: Path) -> None:
     if done := trainer.progress.epoch:
         print(f"{trainer.name}: resumed after epoch {done} of {config.training.epochs}")
 
-    show = _tensorboard(config)
+    watches = [watch, *_tensorboard(config)]
 
     def after_epoch(progress: Progress) -> None:
-        write_table(pd.DataFrame(progress.metrics), partial / "metrics.csv")
-        show(progress)
+        metrics = pd.DataFrame(progress.metrics)
+        write_table(metrics, partial / "metrics.csv")
+        for each in watches:
+            each(metrics)
         _stop_in_time(progress, config.training.epochs)
 
     try:
@@ -273,29 +278,30 @@ def _make(config: RunConfig, folder: Path) -> None:
             f"epoch {min(trainer.progress.epoch + 1, config.training.epochs)} of {config.training.epochs}"
         )
         raise Stopped(f"Stopped in {during}; run this again to go on after the last whole epoch") from None
+    print(f"{trainer.name}: trained; now the final features are put to all probes")
     with repeatable():
         _finish(trainer, config, dataset, images, labels, partial)
     take_place(folder)
 
 
-def _tensorboard(config: RunConfig) -> Callable[[Progress], None]:
+def _tensorboard(config: RunConfig) -> list[Watch]:
     """What shows each epoch's numbers in TensorBoard, where $MANYVIEWS_TENSORBOARD names a folder."""
     root = os.environ.get("MANYVIEWS_TENSORBOARD")
     if not root:
-        return lambda progress: None
+        return []
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError(f"$MANYVIEWS_TENSORBOARD is set: {error}; `pip install tensorboard`") from None
     writer = SummaryWriter(Path(root) / config.profile / config.run / f"seed{config.seed}")
 
-    def show(progress: Progress) -> None:
-        for name, value in progress.metrics[-1].items():
-            if name != "epoch" and math.isfinite(value):  # accuracies are measured after some epochs only
-                writer.add_scalar(name, float(value), progress.epoch)
+    def show(metrics: pd.DataFrame) -> None:
+        last = metrics.iloc[-1].dropna()  # accuracies are measured after some epochs only
+        for name, value in last.drop("epoch").items():
+            writer.add_scalar(name, float(value), int(last["epoch"]))
         writer.flush()
 
-    return show
+    return [show]
 
 
 def _stop_in_time(progress: Progress, epochs: int) -> None:

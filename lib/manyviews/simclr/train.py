@@ -4,6 +4,7 @@ import copy
 import io
 import math
 import os
+import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -252,11 +253,19 @@ class Trainer:
         steps = self.recipe.epochs * self.steps_per_epoch
         quiet = {} if is_first() else {"disable": True}  # else $TQDM_DISABLE decides
         bar = tqdm(
-            total=steps, initial=self.progress.steps, desc=self.name, unit="step", mininterval=0.5, **quiet
+            total=steps,
+            initial=self.progress.steps,
+            desc=self.name,
+            unit="step",
+            mininterval=0.5,
+            smoothing=0,  # the time left is that of the mean step, probes and all: it does not jump
+            file=sys.stdout,  # on stderr, notebooks show it as an error
+            **quiet,
         )
         with repeatable(), bar:
             if not self.progress.metrics:
-                self._timed(self._record)
+                self._timed(self._record, bar)
+                bar.unpause()
             while self.progress.epoch < self.recipe.epochs:
                 self._timed(self._epoch, bar)
                 if is_first():
@@ -291,7 +300,7 @@ class Trainer:
         if not all(value.isfinite().all() for value in self.model.state_dict().values()):
             raise self._failure(f"the weights are no longer finite after {of_all}", rate)
         self.progress.epoch += 1
-        self._record(loss=torch.stack(losses).double().mean().item(), rate=rate)
+        self._record(bar, loss=torch.stack(losses).double().mean().item(), rate=rate)
 
     def _step(self, images: Tensor, draws: Tensor, rate: float) -> Tensor:
         """One optimiser step on images (B,) and the draws (B, K) of their views; gives the loss."""
@@ -361,12 +370,14 @@ class Trainer:
             f"{self.recipe.learning_rate} with {self.recipe.optimizer}, or lengthen training.warmup_epochs."
         )
 
-    def _record(self, loss: float = math.nan, rate: float = math.nan) -> None:
+    def _record(self, bar: tqdm, loss: float = math.nan, rate: float = math.nan) -> None:
         """Append the epoch's row to the metrics, with accuracies where they are due."""
         epoch = self.progress.epoch
         due = epoch in (0, self.recipe.epochs) or epoch % self.every_epochs == 0
         done = {name: getattr(self.progress, name) for name in ("epoch", "steps", "views_forwarded")}
         due = due and self.evaluate is not None and is_first()
+        if due:
+            bar.set_postfix_str(f"probes after epoch {epoch} of {self.recipe.epochs}")
         measured = self.evaluate(self.model, epoch) if due else {}
         self.progress.metrics.append(done | {"learning_rate": rate, "loss_nats": loss} | measured)
 
