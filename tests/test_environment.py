@@ -160,3 +160,11 @@ def test_threads_of_a_notebook_opened_by_hand_sleep_while_they_wait() -> None:
     kernel = json.loads((Path(sys.prefix) / "share/jupyter/kernels/python3/kernel.json").read_text())
     assert kernel["env"]["OMP_WAIT_POLICY"] == "PASSIVE"
     assert Path(kernel["argv"][0]).parent == Path(sys.prefix) / "bin"
+
+
+@own_venv_only
+def test_jupyterlab_opens_the_start_page_and_saves_when_asked_to() -> None:
+    config = json.loads((Path(sys.prefix) / "etc/jupyter/jupyter_lab_config.json").read_text())
+    assert (ROOT / config["LabApp"]["default_url"].removeprefix("/lab/tree/")).is_file()
+    settings = json.loads((Path(sys.prefix) / "share/jupyter/lab/settings/overrides.json").read_text())
+    assert settings["@jupyterlab/docmanager-extension:plugin"]["autosave"] is False

@@ -11,9 +11,11 @@ from bs4 import BeautifulSoup
 from made_up import made_up_runs
 
 from manyviews.config.runs import run_specs
+from manyviews.data.dataset import Split
 from manyviews.report import figures
 from manyviews.report.tables import MEASURE_TITLES, in_markdown
 from manyviews.runs.store import CURVES
+from manyviews.simclr.views import ViewStrengths
 from manyviews.stats import frontier
 from manyviews.stats.compare import accuracy_table, compare, factorial_effects
 from manyviews.stats.dose import dose_curve
@@ -230,3 +232,43 @@ def test_names_of_classes_are_shown_as_they_are(name):
 def test_a_long_name_is_cut():
     assert figures._short("golden retriever, dog", 16) == "golden…"
     assert figures._short("golden_retriever_dog", 16) == "golden_retrieve…"
+
+
+def test_live_curve_grows_and_goes_when_the_training_is_done(monkeypatch):
+    shown = []
+    handle = type("Handle", (), {"update": lambda self, what, **_: shown.append(what)})()
+    monkeypatch.setattr(figures, "display", lambda *_, **__: handle)
+    metrics = RUNS["baseline"][0].metrics
+    draw = figures.live_curve(int(metrics["epoch"].max()), seconds=0)
+    for rows in range(2, len(metrics) + 1):
+        draw(metrics[:rows])
+    *growing, end = shown
+    assert end == {}
+    for rows, figure in enumerate(growing, start=2):
+        loss, accuracy = figure.axes
+        assert loss.lines[0].get_ydata() == pytest.approx(metrics["loss_nats"][:rows], nan_ok=True)
+        assert accuracy.lines[0].get_ydata() == pytest.approx(100 * metrics[KNN][:rows].dropna())
+    draw = figures.live_curve(100, seconds=60)
+    shown.clear()
+    draw(metrics[:2]), draw(metrics[:3])
+    assert len(shown) == 1  # drawing does not hold up a fast training
+
+
+def test_with_all_strengths_at_zero_the_sliders_show_the_image_itself(monkeypatch):
+    """The first picture is the image; a slider for every strength that is one number."""
+    split = Split(np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8), np.array([0, 1, 0]))
+    drawn, made = [], {}
+    monkeypatch.setattr(figures, "show", lambda *_: None)
+    monkeypatch.setattr(figures, "image_grid", lambda images, labels: drawn.append((images, labels)))
+    monkeypatch.setattr(figures, "interact", lambda draw, **sliders: made.update(draw=draw, sliders=sliders))
+    figures.view_sliders(split, ["ant", "bee"], ViewStrengths(), 8, seed=3)
+    assert {name: slider.value for name, slider in made["sliders"].items()} == {"image": 0, "min_crop": 0.2} | {
+        name: value for name, value in vars(ViewStrengths()).items() if isinstance(value, float)
+    }
+    off = {name: 0.0 for name in made["sliders"] if name.endswith("_p")}
+    made["draw"](image=1, min_crop=1.0, **off | {"hue": 0.5})
+    (images, (label,)) = drawn[-1]
+    assert label.startswith("bee")
+    assert images == pytest.approx(np.tile(split.images[1] / 255, (1, 8, 1, 1, 1)), abs=1e-5)
+    made["draw"](image=1, min_crop=1.0, **off | {"flip_p": 1.0})
+    assert drawn[-1][0][0, 1:] == pytest.approx(np.tile(split.images[1][:, ::-1] / 255, (7, 1, 1, 1)), abs=1e-5)

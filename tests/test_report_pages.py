@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from manyviews.config import paths
 from manyviews.config.schema import ConfigError
-from manyviews.report.pages import clean, export_page, print_pdf
+from manyviews.report.pages import WIDGET, clean, export_page, print_pdf
 
 TABLE = pd.DataFrame({"k-NN": ["43.3", "18.0"]}, pd.Index(["measured", "the original"], name="Run")).to_html()
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -28,8 +28,12 @@ def notebook() -> nbformat.NotebookNode:
     outputs = [
         figure,
         new_output("display_data", data=table),
-        new_output("stream", name="stderr", text="a progress bar"),
+        new_output("stream", name="stderr", text="a warning"),
+        new_output("display_data", data={WIDGET: {"model_id": "1"}, "text/plain": "a slider"}),
     ]
+    bar = new_output("stream", name="stdout", text="a progress bar")
+    said = new_output("stream", name="stdout", text="a sentence")
+    trains = {"tags": ["nbval-ignore-output"]}
     cells = [
         new_markdown_cell(
             "# Many Views?\n\nSee [controls](controls.md), [scaling](scaling.md), [probes](probes.md)."
@@ -39,6 +43,8 @@ def notebook() -> nbformat.NotebookNode:
         new_code_cell(
             "secret_code()", outputs=outputs, execution_count=1, metadata={"execution": {"iopub": "12:00"}}
         ),
+        new_code_cell("train()", outputs=[bar], metadata=trains),
+        new_code_cell("say()", outputs=[said]),
     ]
     return new_notebook(cells=cells, metadata={"papermill": {"start_time": "12:00"}})
 
@@ -74,7 +80,8 @@ def test_a_page_shows_results_with_texts_for_figures_and_no_code(page):
         assert "Curves of two runs" in words
         assert "43.3" in words
         assert "secret_code" not in words
-        assert "a progress bar" not in words
+        assert "a sentence" in words
+        assert not any(noise in words for noise in ("a progress bar", "a warning", "a slider"))
 
 
 def test_a_table_has_one_row_of_headings_and_a_box_that_scrolls(page):

@@ -134,6 +134,15 @@ def test_tensorboard_shows_the_numbers_of_each_epoch_where_it_is_asked_for(tmp_p
     assert not (tmp_path / "scalars").exists()
 
 
+def test_who_watches_a_run_sees_its_metrics_after_each_epoch():
+    seen = []
+    made = run(small_run(), watch=seen.append)
+    assert [len(metrics) for metrics in seen] == list(range(2, len(made.metrics) + 1)) + [len(made.metrics)]
+    pd.testing.assert_frame_equal(seen[-1], made.metrics, check_dtype=False)
+    run(small_run(), watch=seen.clear)  # finished before: nothing to watch
+    assert seen
+
+
 def test_stored_weights_give_the_stored_numbers():
     """Weights, read back into a new network, have the final features; a probe of them repeats the numbers."""
     config, made = small_run(), run(small_run())
@@ -249,7 +258,7 @@ def test_a_crash_leaves_a_folder_that_is_visibly_incomplete_and_resumes(monkeypa
             patch.setattr(
                 Trainer,
                 "_record",
-                lambda self, **of: (record(self, **of), self.progress.epoch == 2 and crash()),
+                lambda self, bar, **of: (record(self, bar, **of), self.progress.epoch == 2 and crash()),
             )
         elif crash_at == "weights":
             patch.setattr(safetensors.torch, "save", crash)
