@@ -1,5 +1,7 @@
 """Write the README's results from results/published/: .venv/bin/python tests/refresh_readme.py"""
 
+import re
+
 from manyviews.config import paths
 from manyviews.config.files import write_text
 from manyviews.config.profiles import load_profile
@@ -8,6 +10,7 @@ from manyviews.runs.store import load_published
 
 README = paths.ROOT / "README.md"
 BEGIN, END = "<!-- results: written by tests/refresh_readme.py -->", "<!-- end of results -->"
+NOT_RUN = "ot run"  # at the beginning of a sentence or in it
 PAGES = {"our report": "report", "controls": "controls", "scaling": "scaling", "literature": "literature"}
 PROFILES = {  # in this order, as far as they are published
     "tiny-imagenet-tenth": "Photographs: profile `tiny-imagenet-tenth`",
@@ -16,21 +19,34 @@ PROFILES = {  # in this order, as far as they are published
 
 
 def results_text() -> str:
-    """For each profile whose results come with the project five answers, a figure, and where the rest is."""
-    parts = []
+    """For each profile whose results come with the project answers, a figure, and where the rest is.
+
+    The first profile gives all its answers, a further one those that were not run before it.
+    """
+    parts: list[str] = []
+    answered: set[str] = set()
     for name, heading in PROFILES.items():
         if not (paths.published_root() / name / "runs.json").exists():
             continue
         profile, folder = load_profile(name), f"results/published/{name}"
         links = ", ".join(f"[{words}]({folder}/{page}.md)" for words, page in PAGES.items())
+        answers = text.answers(load_published(profile), profile).data
         parts += [
             f"### {heading}",
-            text.answers(load_published(profile), profile).data,
+            _further(answers, answered) if parts else answers,
             "![k-NN accuracy of the original's runs, against epochs and against what training costs]"
             f"({folder}/report_files/plateau.png)",
             f"To be read whole: {links}.",
         ]
+        answered |= {line[:2] for line in answers.splitlines() if NOT_RUN not in line}
     return "\n\n".join(parts) or "No results are published: not run."
+
+
+def _further(answers: str, answered: set[str]) -> str:
+    """The heading of five answers, and those of them that are not answered yet."""
+    heading, *lines = answers.splitlines()
+    new = [line for line in lines if re.match(r"\d\. ", line) and line[:2] not in answered]
+    return f"{heading}\n\n" + "\n".join(f"- {line[3:]}" for line in new)
 
 
 def between(page: str, begin: str, end: str, content: str) -> str:

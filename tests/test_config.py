@@ -283,3 +283,8 @@ def test_results_and_data_go_where_they_are_sent(tmp_path, monkeypatch):
     monkeypatch.delenv("MANYVIEWS_RESULTS")
     assert paths.run_folder("demo", "views8", 2) == paths.ROOT / "results/demo/views8/seed2"
     assert paths.published_root() == paths.ROOT / "results/published"
+
+
+def test_a_configuration_shows_what_differs_from_the_original():
+    assert repr(TrainingConfig()) == "TrainingConfig()"
+    assert repr(TrainingConfig(epochs=3)) == "TrainingConfig(epochs=3)"

@@ -123,6 +123,18 @@ def test_photographs_come_before_synthetic_images(published):
     assert re.findall(r"### (\w+)", results_text()) == ["Photographs", "Synthetic"]
 
 
+def test_synthetic_images_answer_what_photographs_have_not(published):
+    published("tiny-imagenet-tenth", {"baseline": [0.5] * 3})
+    published("demo")
+    photographs, synthetic = results_text().split("### Synthetic")
+    assert "(not run: resnet34" in photographs
+    assert "no evidence about photographs" in synthetic
+    assert re.search(r"^- \*\*What the original's comparison shows", synthetic, re.MULTILINE)
+    assert "+10.0" in synthetic
+    assert "Identity" in photographs
+    assert "Identity" not in synthetic
+
+
 def test_without_published_results_it_says_that_nothing_was_run(published):
     assert results_text() == "No results are published: not run."
 

@@ -31,6 +31,7 @@ def notebook() -> nbformat.NotebookNode:
         new_output("stream", name="stderr", text="a warning"),
         new_output("display_data", data={WIDGET: {"model_id": "1"}, "text/plain": "a slider"}),
     ]
+    gone = new_output("display_data")
     bar = new_output("stream", name="stdout", text="a progress bar")
     said = new_output("stream", name="stdout", text="a sentence")
     trains = {"tags": ["nbval-ignore-output"]}
@@ -43,7 +44,7 @@ def notebook() -> nbformat.NotebookNode:
         new_code_cell(
             "secret_code()", outputs=outputs, execution_count=1, metadata={"execution": {"iopub": "12:00"}}
         ),
-        new_code_cell("train()", outputs=[bar], metadata=trains),
+        new_code_cell("train()", outputs=[gone, bar], metadata=trains),
         new_code_cell("say()", outputs=[said]),
     ]
     return new_notebook(cells=cells, metadata={"papermill": {"start_time": "12:00"}})

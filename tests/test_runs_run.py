@@ -137,7 +137,7 @@ def test_tensorboard_shows_the_numbers_of_each_epoch_where_it_is_asked_for(tmp_p
 def test_who_watches_a_run_sees_its_metrics_after_each_epoch():
     seen = []
     made = run(small_run(), watch=seen.append)
-    assert [len(metrics) for metrics in seen] == list(range(2, len(made.metrics) + 1)) + [len(made.metrics)]
+    assert [len(metrics) for metrics in seen] == [*range(2, len(made.metrics) + 1), len(made.metrics)]
     pd.testing.assert_frame_equal(seen[-1], made.metrics, check_dtype=False)
     run(small_run(), watch=seen.clear)  # finished before: nothing to watch
     assert seen

@@ -36,7 +36,9 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.outputs = [
                 output
                 for output in cell.outputs
-                if output.get("name", "") not in told and WIDGET not in output.get("data", {})
+                if output.get("name", "") not in told
+                and WIDGET not in output.get("data", {})
+                and output.get("data") != {}  # of a curve that grew until the training was done
             ]
     return notebook
 

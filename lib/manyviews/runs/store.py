@@ -65,6 +65,11 @@ class Run:
     neighbours: pd.DataFrame | None = None  # see probes.feature_space.example_neighbours
     feature_map: pd.DataFrame | None = None  # see probes.feature_space.feature_map
 
+    def __repr__(self) -> str:
+        measured = ", ".join(f"{measure} {self.summary[measure]:.3f}" for measure in CURVES)
+        where = f"{self.config.profile}/{self.name}, seed {self.seed}"
+        return f"<Run {where}, {self.config.training.epochs} epochs: {measured}>"
+
     @property
     def evaluated(self) -> pd.DataFrame:
         """The metrics of the epochs after which the probes were run."""
