@@ -19,7 +19,7 @@ from manyviews.simclr.train import resolve_device, resolve_precision
 FOLDER = Path(__file__).parent
 RESULTS, README = FOLDER / "results.json", FOLDER / "README.md"
 BEGIN, END = "<!-- table: written by python -m benchmarks --readme -->", "<!-- end of table -->"
-GROUPS = ("training", "views", "network", "pipeline", "processes", "probes")
+GROUPS = ("training", "maps", "views", "network", "pipeline", "processes", "probes")
 OF_NETWORKS = ("training", "network")  # kept for each precision: it decides what they say
 
 

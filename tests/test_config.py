@@ -287,4 +287,4 @@ def test_results_and_data_go_where_they_are_sent(tmp_path, monkeypatch):
 
 def test_a_configuration_shows_what_differs_from_the_original():
     assert repr(TrainingConfig()) == "TrainingConfig()"
-    assert repr(TrainingConfig(epochs=3)) == "TrainingConfig(epochs=3)"
+    assert repr(TrainingConfig(epochs=30)) == "TrainingConfig(epochs=30)"
