@@ -1,4 +1,4 @@
-"""Training on images that are mapped into memory, as a built dataset is, beside images that lie in it."""
+"""Views of images that are mapped into memory, as a built dataset is, beside images that lie in it."""
 
 import mmap
 import os
@@ -9,32 +9,32 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.timing import Contender, interleaved, rate
-from benchmarks.training import BATCH, NETWORKS, RECIPE, Network, make_model, random_images, steps_of
-from manyviews.simclr.train import Trainer, resolve_precision
+from benchmarks.training import BATCH, NETWORKS, RECIPE, Network, ours, random_images
+from manyviews.simclr.views import make_views
 
 DEVICE = "cpu"
 N_IMAGES = 1_000_000  # 12 GB at 64 pixels
-STEPS = 12  # of one measurement
+BATCHES = 40  # of one measurement
+NETWORK = NETWORKS[3]._replace(steps=4)  # the fastest at 64 pixels
 
 
 def measure(repeats: int) -> list[dict[str, Any]]:
-    """Views per second from a map of a million images, its file read before and not, and from memory."""
-    network = NETWORKS[3]._replace(steps=STEPS)
+    """Views per second from a map of a million images, read before or not, from memory, and of a training."""
+    case = f"maps: two views of {BATCH} images, {NETWORK.size} px"
     with tempfile.TemporaryDirectory() as folder:
-        mapped = np.load(made_file(Path(folder) / "images.npy", network), mmap_mode="c")
+        mapped = np.load(made_file(Path(folder) / "images.npy", NETWORK), mmap_mode="c")
         images = torch.from_numpy(mapped).permute(0, 3, 1, 2)
         contenders = [
-            Contender("from a map", measured(network, images), f"of {N_IMAGES:,} images, read before"),
-            Contender("from memory", measured(network, random_images(network))),
-            Contender(
-                "from a map, not read",
-                measured(network, images, lambda: forget(mapped)),
-                "its file is on the disk alone",
-            ),
+            Contender("from a map", views_of(images), f"of {N_IMAGES:,} images, read before"),
+            Contender("from memory", views_of(random_images(NETWORK._replace(steps=100)))),
+            Contender("from a map, not read", views_of(images, lambda: forget(mapped)), "all from the disk"),
         ]
-        return interleaved(f"maps: {network}", "views/s", contenders, repeats)
+        training = ours(NETWORK, random_images(NETWORK), DEVICE)[0]
+        contenders.append(Contender("a training", training.measure, f"views, and the steps of {NETWORK}"))
+        return interleaved(case, "views/s", contenders, repeats)
 
 
 def made_file(path: Path, network: Network) -> Path:
@@ -48,20 +48,23 @@ def made_file(path: Path, network: Network) -> Path:
     return path
 
 
-def measured(
-    network: Network, images: torch.Tensor, before: Callable[[], None] = lambda: None
-) -> Callable[[], float]:
-    """A measure of the training's next steps; `before` is not timed."""
-    device = torch.device(DEVICE)
-    precision = resolve_precision("auto", device)
-    trainer = Trainer(make_model(network, device), images, RECIPE, precision=precision)
-    steps = rate(steps_of(trainer, network.steps), network.steps * 2 * BATCH)
+def views_of(images: Tensor, before: Callable[[], None] = lambda: None) -> Callable[[], float]:
+    """A measure: views of images drawn from all; `before` is not timed."""
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.arange(2).repeat_interleave(BATCH)
 
-    def measured_steps() -> float:
+    def work() -> None:
+        for _ in range(BATCHES):
+            drawn = torch.randint(len(images), (BATCH,), generator=generator).repeat(2)
+            make_views(images, drawn, draws, seed=0, size=NETWORK.size, strengths=RECIPE.strengths)
+
+    measured = rate(work, BATCHES * 2 * BATCH)
+
+    def measured_afterwards() -> float:
         before()
-        return steps()
+        return measured()
 
-    return measured_steps
+    return measured_afterwards
 
 
 def forget(mapped: np.memmap) -> None:

@@ -69,7 +69,7 @@ def test_what_two_names_need_is_made_once():
 
 def test_a_run_of_another_configuration_is_an_error():
     pretend("distinct2_4", 0)
-    message = r"temperature is 0.5 there and 0.1 here.*--runs distinct2_4 --seeds 0 --force"
+    message = r"temperature is 0.5 there and 0.1 here.*--force"
     with pytest.raises(ConfigError, match=message):
         missing(["distinct2_4"], [0], training={"temperature": 0.1})
 

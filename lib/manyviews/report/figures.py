@@ -127,7 +127,7 @@ def learning_curves(
                 band = {"color": style["color"], "alpha": 0.12, "lw": 0}
                 ax.fill_between(x, PERCENT * curve["low"], PERCENT * curve["high"], **band)
             if mine := (yours or {}).get(name):
-                curve, label = learning_curve(mine, measure), f"yours (n = {len(mine)})"
+                curve, label = learning_curve(mine, measure), f"{title(name)}, yours (n = {len(mine)})"
                 dots = {"color": style["color"], "ls": "", "marker": ".", "ms": 4, "label": label}
                 ax.plot(curve[cost] / COSTS[cost][1], PERCENT * curve["mean"], **dots)
         for level, accuracy in _levels(drawn, measure, baselines or {}).items():

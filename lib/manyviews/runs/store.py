@@ -235,9 +235,8 @@ def check_recipe(config: RunConfig, folder: Path) -> None:
     if differing:
         raise ConfigError(
             f"{folder} was made with another configuration: {'; '.join(differing)}. To keep it, name this "
-            'one: in a notebook `variant = "b"`, in a profile file another `profile`. To replace it: delete '
-            f"that folder, or ./run_all.sh --profile {config.profile} --runs {config.run} "
-            f"--seeds {config.seed} --force"
+            'one: in a notebook `variant = "b"`, in a profile file another `profile`. To replace it, delete '
+            "that folder (run_all.sh: --force)"
         )
 
 
