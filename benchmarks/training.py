@@ -21,6 +21,7 @@ from manyviews.simclr.train import (
     Recipe,
     Trainer,
     make_optimizer,
+    read_ahead,
     repeatable,
     resolve_device,
     resolve_precision,
@@ -103,7 +104,8 @@ def ours(network: Network, images: Tensor, device_name: str = "auto") -> list[Co
 
 def steps_of(trainer: Trainer, n: int) -> Callable[[], None]:
     """What makes the next n steps of a training."""
-    batches = (batch for g in count() for batch in trainer.sampler.batches(g, trainer.device))
+    every = (batch for g in count() for batch in trainer.sampler.batches(g, trainer.device))
+    batches = read_ahead(every, trainer.images)
 
     def steps() -> None:
         with repeatable():

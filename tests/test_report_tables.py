@@ -168,7 +168,7 @@ def test_the_five_answers_follow_from_the_results():
 
 def test_what_four_times_a_shorter_training_gains_is_told_where_the_original_s_was_not_run():
     said = answers({"baseline": [0.50, 0.51, 0.52], "length_quarter": [0.40, 0.41, 0.42]})
-    assert "(not run: views8, resnet34). A shorter training gains from it +10.0 (" in said
+    assert "(not run: views8, resnet34). A shorter training, given 4 times the epochs, gains +10.0 (" in said
     assert "short" not in answers(FINALS | {"length_quarter": [0.1, 0.2, 0.3]}).replace("In short", "")
 
 

@@ -17,7 +17,7 @@ from manyviews.simclr import train
 from manyviews.simclr.losses import multi_view_nt_xent, nt_xent
 from manyviews.simclr.models import SimCLR, make_simclr
 from manyviews.simclr.sampler import ViewSampler
-from manyviews.simclr.train import Recipe, Trainer, TrainingFailed, learning_rate, repeatable
+from manyviews.simclr.train import Recipe, Trainer, TrainingFailed, learning_rate, read_ahead, repeatable
 from manyviews.simclr.views import ViewStrengths, make_views
 
 IMAGES = torch.randint(0, 256, (20, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -451,3 +451,23 @@ def test_on_a_gpu_convolutions_are_those_of_cudnn_that_repeat_to_the_bit():
     with repeatable():
         assert torch.backends.cudnn.enabled
         assert torch.backends.cudnn.deterministic
+
+
+def test_the_next_batch_is_read_while_one_is_worked_on():
+    read = []
+
+    class Mapped:
+        device = torch.device("cpu")
+
+        def numpy(self):
+            return self
+
+        def __getitem__(self, images):
+            read.append(images.tolist())
+
+    batches = [(torch.tensor([i, i + 1]), torch.tensor([0, 1])) for i in range(4)]
+    given = []
+    for batch in read_ahead(iter(batches), Mapped()):
+        given.append(batch)
+    assert all(a is b for a, b in zip(given, batches, strict=True))
+    assert read == [[1, 2], [2, 3], [3, 4]]

@@ -8,6 +8,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -115,6 +116,28 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
 def repeatable() -> AbstractContextManager[None]:
     """On a GPU, the algorithms that repeat to the bit, not the fastest, and no shortened float32."""
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+
+
+def read_ahead(batches: Iterator[tuple[Tensor, ...]], images: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The batches; while one is worked on, a thread reads the images of the next.
+
+    Images that are mapped from a file, and more than memory holds, would else be waited for at each step.
+
+    Args:
+        batches: the first of each are indices of images.
+        images: (N, C, H, W); those on a GPU are not waited for.
+    """
+    if images.device.type != "cpu":
+        yield from batches
+        return
+    pixels, batch = images.numpy(), next(batches, None)
+    with ThreadPoolExecutor(1) as reader:
+        while batch is not None:
+            following = next(batches, None)
+            if following is not None:
+                reader.submit(pixels.__getitem__, following[0].numpy())  # the system keeps what was read
+            yield batch
+            batch = following
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
@@ -287,7 +310,7 @@ class Trainer:
         first = self.progress.epoch * self.recipe.passes_per_epoch
         passes = range(first, first + self.recipe.passes_per_epoch)
         batches = chain.from_iterable(self.sampler.batches(g, self.device) for g in passes)
-        for step, (images, draws) in enumerate(batches):
+        for step, (images, draws) in enumerate(read_ahead(batches, self.images)):
             rate = learning_rate(self.recipe, self.progress.steps, self.steps_per_epoch)
             losses.append(self._step(images, draws, rate))
             self.progress.steps += 1
