@@ -89,7 +89,7 @@ def ours(network: Network, images: Tensor, device_name: str = "auto") -> list[Co
     ready = make_views(
         trainer.images, indices, torch.arange(2 * BATCH) // BATCH,
         seed=0, size=network.size, strengths=RECIPE.strengths,
-    ).contiguous(memory_format=torch.channels_last)  # fmt: skip
+    ).contiguous(memory_format=trainer.layout)  # fmt: skip
 
     def steps_alone() -> None:
         with mock.patch.object(train, "make_views", return_value=ready):

@@ -9,6 +9,7 @@ from manyviews.simclr.models import (
     SimCLR,
     count_macs,
     count_parameters,
+    layout_of,
     make_backbone,
     make_projection_head,
     make_simclr,
@@ -106,3 +107,9 @@ def test_refuses_what_it_does_not_know():
         make_stem("conv5", 8)
     with pytest.raises(ValueError, match="unknown depth 50; choose one of: 18, 34"):
         make_backbone(50)
+
+
+@pytest.mark.parametrize(("width", "layout"), [(4, torch.contiguous_format), (8, torch.channels_last)])
+def test_a_network_too_narrow_for_channels_last_is_trained_otherwise(width, layout):
+    """Its 1x1 convolutions would read fewer than 8 channels; see layout_of."""
+    assert layout_of(make_simclr(width=width)) == layout

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from manyviews.simclr.losses import MultiViewLoss, multi_view_nt_xent, nt_xent
-from manyviews.simclr.models import SimCLR
+from manyviews.simclr.models import SimCLR, layout_of
 from manyviews.simclr.processes import (
     from_first,
     gather,
@@ -249,7 +249,8 @@ class Trainer:
         check_batches(len(images), recipe)
         weight = next(model.parameters())
         self.device, self.dtype = weight.device, weight.dtype
-        self.model = synchronise_batch_norm(model.to(memory_format=torch.channels_last))
+        self.layout = layout_of(model)
+        self.model = synchronise_batch_norm(model.to(memory_format=self.layout))
         self.images = images.to(self.device)
         self.labels = None if labels is None else labels.to(self.device)
         self.recipe, self.seed, self.precision, self.name = recipe, seed, precision, name
@@ -361,7 +362,7 @@ class Trainer:
             size=self.recipe.view_size or self.images.shape[-1],
             strengths=self.recipe.strengths,
             dtype=self.dtype,
-        ).contiguous(memory_format=torch.channels_last)  # (Kb, 3, H, W), b = B / P: all first views, ...
+        ).contiguous(memory_format=self.layout)  # (Kb, 3, H, W), b = B / P: all first views, ...
         with torch.autocast(self.device.type, self.precision, enabled=self.precision == torch.bfloat16):
             # Apart, BatchNorm sees one view of each image at a time, as in the original.
             together = x.chunk(1 if self.recipe.joint_forward else n_views)
