@@ -36,7 +36,7 @@ def results_text() -> str:
             _further(answers, answered) if parts else answers,
             "![k-NN accuracy of the original's runs, against epochs and against what training costs]"
             f"({folder}/report_files/plateau.png)",
-            f"To be read whole: {links}.",
+            f"In full: {links}.",
         ]
         answered |= {line[:2] for line in answers.splitlines() if NOT_RUN not in line}
     return "\n\n".join(parts) or "No results are published: not run."

@@ -169,7 +169,21 @@ def test_the_five_answers_follow_from_the_results():
 def test_what_four_times_a_shorter_training_gains_is_told_where_the_original_s_was_not_run():
     said = answers({"baseline": [0.50, 0.51, 0.52], "length_quarter": [0.40, 0.41, 0.42]})
     assert "(not run: views8, resnet34). A shorter training, given 4 times the epochs, gains +10.0 (" in said
+    assert said.count("Not run with 3 seeds") == 1
     assert "short" not in answers(FINALS | {"length_quarter": [0.1, 0.2, 0.3]}).replace("In short", "")
+
+
+def test_what_twice_the_price_buys_is_told_where_the_eight_views_were_not_run():
+    """Twice the epochs gain 11 points, and a network of nearly twice the price 6."""
+    said = answers(
+        {name: FINALS[name] for name in ("baseline", "resnet34")} | {"length_half": [0.10, 0.11, 0.12]}
+    )
+    assert "from *ResNet-18, 1/2 x epochs* to *ResNet-18, 2 views*, gain +" in said
+    assert re.search(
+        r"\*ResNet-34, 2 views\*, for 1\.9 times the multiply-adds: \+6\.0 \(.*\): undecided \(n = 3\)\.",
+        said,
+    )
+    assert "Not run with 3 seeds" not in said
 
 
 def test_the_longer_training_is_advised_only_where_it_is_as_accurate_and_what_loses_is_named():
@@ -185,7 +199,7 @@ def test_answers_without_runs_say_so_and_one_seed_decides_nothing():
     assert answers({}).count("ot run") == 4  # the gain, the dose, interaction, a budget
     one = answers({"length_4": [0.7], "distinct2_4": [0.3], "joint": [0.3], "k4_outside": [0.5]})
     assert "teach as much**" not in one
-    assert "show no gain over two" in one
+    assert "in one loss are not judged, with one seed or two. At the" in one
     assert "the best, *4 in a batch, SupCon L_out*, differs by +20.0" in one
     assert "how many distinct views an image needs is not decided" in one
     assert "n = 1" in one

@@ -125,10 +125,14 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         doses=[(curve, saturation(curve)) for curve in curves],
         families=families,
         ways=sum(map(len, families)),
+        seeds_of_ways=max((family["n"].max() for family in families if len(family)), default=0),
         gains=sum((family["relation"] == "higher").sum() for family in families),
         views8=views8,
         cheapest=cheapest_reaching(budget, views8["mean"]) if views8 else None,
         longer=longer,
+        twice=_row(compare(runs, "length", [MAIN], margin, specs, "length_half"), "baseline"),
+        larger=_row(compare(runs, "original", [MAIN], margin, specs), "resnet34"),
+        larger_macs=_macs_of(runs, "resnet34") / _macs_of(runs, "baseline"),
         lead=_row(compare(runs, "cost", [MAIN], margin, specs, "views8"), "length_4"),
         margin=margin,
     )
@@ -148,6 +152,11 @@ def _about(runs: Runs) -> dict[str, Any] | None:
 
 def _row(compared: pd.DataFrame, run: str) -> pd.Series:
     return compared.set_index("run").loc[run]
+
+
+def _macs_of(runs: Runs, name: str) -> float:
+    """Of a training; NaN of one that was not run."""
+    return runs[name][0].summary["macs"] if name in runs else np.nan
 
 
 def _name(run: Run) -> str:
