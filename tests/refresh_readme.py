@@ -31,13 +31,12 @@ def results_text() -> str:
         profile, folder = load_profile(name), f"results/published/{name}"
         links = ", ".join(f"[{words}]({folder}/{page}.md)" for words, page in PAGES.items())
         answers = text.answers(load_published(profile), profile).data
-        parts += [
-            f"### {heading}",
-            _further(answers, answered) if parts else answers,
-            "![k-NN accuracy of the original's runs, against epochs and against what training costs]"
-            f"({folder}/report_files/plateau.png)",
-            f"In full: {links}.",
-        ]
+        figure = (
+            "![k-NN accuracy of our runs of the original's comparison, against epochs and against what"
+            f" training costs]({folder}/report_files/plateau.png)"
+        )
+        shown = [_further(answers, answered)] if parts else [answers, figure]
+        parts += [f"### {heading}", *shown, f"In full: {links}."]
         answered |= {line[:2] for line in answers.splitlines() if NOT_RUN not in line}
     return "\n\n".join(parts) or "No results are published: not run."
 

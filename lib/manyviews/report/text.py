@@ -114,6 +114,8 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
     return render(
         "answers",
         data=_about(runs),
+        there=len(runs),
+        asked=len(specs.runs),
         yours=_row(compare(own.runs, "original", [MAIN], margin, specs, "resnet34"), "views8")
         if beside
         else None,
@@ -127,6 +129,7 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         ways=sum(map(len, families)),
         seeds_of_ways=max((family["n"].max() for family in families if len(family)), default=0),
         gains=sum((family["relation"] == "higher").sum() for family in families),
+        undecided=any("undecided" in set(family["relation"]) for family in families),
         views8=views8,
         cheapest=cheapest_reaching(budget, views8["mean"]) if views8 else None,
         longer=longer,
