@@ -200,6 +200,7 @@ def run_jobs(options: argparse.Namespace) -> list[str]:
     jobs += [Job(run_title(config.run, config.seed), partial(make_run, config), config) for config in others]
     about = f"on the workers of {options.scheduler}" if missing else "nothing to train"
     if missing and not options.scheduler:
+        print("Timing some steps of each network", flush=True)
         seconds = estimate_seconds(missing, dataset, options.jobs or default_jobs(profile.devices))
         minutes = max(1, round(seconds / 60))
         about = f"about {minutes} minute{'s' * (minutes > 1)} here"

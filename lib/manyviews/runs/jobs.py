@@ -143,7 +143,7 @@ def _seconds_of_a_view(config: RunConfig, dataset: Dataset, at_once: int) -> flo
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // at_once))
     model, times = make_model(config, dataset.train.n_classes), []
     precision = resolve_precision(config.training.precision, next(model.parameters()).device)
-    trainer = Trainer(model, images, short, precision=precision, name="timing some steps")
+    trainer = Trainer(model, images, short, precision=precision, name="")
     trainer.run(lambda progress: times.append(time.perf_counter()))
     torch.set_num_threads(threads)
     return (times[3] - times[0]) / 3 / (2 * recipe.batch_size)

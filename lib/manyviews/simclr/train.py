@@ -225,7 +225,7 @@ class Trainer:
         evaluate: called with the model and the epoch before the first epoch, after each `every_epochs` and
             after the last; gives columns of the metrics.
         every_epochs: how often it is called.
-        name: of the progress bar.
+        name: of the progress bar; without one there is no bar.
     Raises:
         ValueError: batch size and number of images leave a batch of one image, or of less than two for each
             process, or exceed each other.
@@ -275,7 +275,7 @@ class Trainer:
             TrainingFailed: the loss is not finite. The last good checkpoint stays.
         """
         steps = self.recipe.epochs * self.steps_per_epoch
-        quiet = {} if is_first() else {"disable": True}  # else $TQDM_DISABLE decides
+        quiet = {} if self.name and is_first() else {"disable": True}  # else $TQDM_DISABLE decides
         bar = tqdm(
             total=steps,
             initial=self.progress.steps,
