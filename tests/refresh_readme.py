@@ -29,7 +29,8 @@ def results_text() -> str:
         if not (paths.published_root() / name / "runs.json").exists():
             continue
         profile, folder = load_profile(name), f"results/published/{name}"
-        links = ", ".join(f"[{words}]({folder}/{page}.md)" for words, page in PAGES.items())
+        pages = list(PAGES.items())[: 1 if parts else None]
+        links = ", ".join(f"[{words}]({folder}/{page}.md)" for words, page in pages)
         answers = text.answers(load_published(profile), profile).data
         figure = (
             "![k-NN accuracy of our runs of the original's comparison, against epochs and against what"
@@ -42,10 +43,10 @@ def results_text() -> str:
 
 
 def _further(answers: str, answered: set[str]) -> str:
-    """The heading of five answers, and those of them that are not answered yet."""
+    """The heading of five answers, and the first sentences of those that are not answered yet."""
     heading, *lines = answers.splitlines()
     new = [line for line in lines if re.match(r"\d\. ", line) and line[:2] not in answered]
-    return f"{heading}\n\n" + "\n".join(f"- {line[3:]}" for line in new)
+    return f"{heading}\n\n" + "\n".join(f"- {line[3:].split('. ')[0].rstrip('.')}." for line in new)
 
 
 def between(page: str, begin: str, end: str, content: str) -> str:

@@ -157,7 +157,8 @@ def test_the_five_answers_follow_from_the_results():
     assert re.search(r"2 teach 31\.0 \(2\d\.\d to 3\d\.\d\) points less \(n = 3\)", dose)
     assert "gain over two in 1 of 2 variants" in interaction
     assert "the best of 2 variants, *4 in a batch, SupCon L_out*, differs by +15.0 (" in interaction
-    assert "points: higher (n = 3)" in interaction
+    assert "in 1 of 2 variants (n = 3)." in interaction
+    assert "points: higher." in interaction
     assert "Train the smaller network longer: *ResNet-18, 4 x epochs* reaches 72.0 % (n = 3)" in budget
     assert "*ResNet-34, 8 views*, which reaches 44.0 % (difference +28.0 (" in budget
     assert "), n = 3: higher)" in budget
@@ -207,7 +208,7 @@ def test_answers_without_runs_say_so_and_one_seed_decides_nothing():
     assert answers({}).count("ot run") == 4  # the gain, the dose, interaction, a budget
     one = answers({"length_4": [0.7], "distinct2_4": [0.3], "joint": [0.3], "k4_outside": [0.5]})
     assert "teach as much**" not in one
-    assert "in one loss are not judged, with one seed or two. At the" in one
+    assert "in one loss are not judged, with one seed or two (n = 1). At the" in one
     assert "the best, *4 in a batch, SupCon L_out*, differs by +20.0" in one
     assert "how many distinct views an image needs is not decided" in one
     assert "n = 1" in one
