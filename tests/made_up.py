@@ -13,7 +13,7 @@ import pandas as pd
 
 from manyviews.config.runs import configure, run_specs
 from manyviews.config.schema import Profile
-from manyviews.probes.protocol import MEASURES
+from manyviews.probes.predictions import MEASURES
 from manyviews.runs.store import CURVES, Run, Runs
 
 SPLITS = {"id": (1000, 10), "ood": (800, 8)}  # images, classes; k-NN and linear score every second OOD image

@@ -8,7 +8,7 @@ import pandas as pd
 from manyviews.config import paths
 from manyviews.config.files import write_text
 from manyviews.config.profiles import load_profile
-from manyviews.probes.protocol import accuracies
+from manyviews.probes.predictions import accuracies
 from manyviews.runs.store import Results, load_published
 from manyviews.stats.compare import learning_curve
 

@@ -11,7 +11,7 @@ from manyviews.config import paths
 from manyviews.config.files import write_text
 from manyviews.config.profiles import load_profile
 from manyviews.config.schema import Profile
-from manyviews.probes.protocol import accuracies
+from manyviews.probes.predictions import accuracies
 from manyviews.report import text
 from manyviews.report.tables import MAIN, accuracy_text, difference_text, in_markdown, percent, title
 from manyviews.runs.store import Results, Run, load_published

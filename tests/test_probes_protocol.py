@@ -14,11 +14,9 @@ from manyviews.data.dataset import Dataset, Split
 from manyviews.probes import protocol
 from manyviews.probes.feature_space import example_neighbours, feature_map, map_purity
 from manyviews.probes.features import extract_features
+from manyviews.probes.predictions import MEASURES, accuracies, correct
 from manyviews.probes.protocol import (
-    MEASURES,
-    accuracies,
     check_probes,
-    correct,
     evaluate,
     few_label_accuracies,
     few_label_draws,

@@ -12,7 +12,7 @@ from made_up import made_up_runs
 
 from manyviews.config.runs import run_specs
 from manyviews.data.dataset import Split
-from manyviews.report import figures
+from manyviews.report import figures, sliders
 from manyviews.report.tables import MEASURE_TITLES, in_markdown
 from manyviews.runs.store import CURVES
 from manyviews.simclr.views import ViewStrengths
@@ -258,19 +258,19 @@ def test_with_all_strengths_at_zero_the_sliders_show_the_image_itself(monkeypatc
     """The first picture is the image; a slider for every strength that is one number."""
     split = Split(np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8), np.array([0, 1, 0]))
     drawn, grid = [], figures.image_grid
-    monkeypatch.setattr(figures, "image_grid", lambda *of: (drawn.append(of), grid(*of))[1])
-    *sliders, picture = figures.view_sliders(split, ["ant", "<bee>"], ViewStrengths(), 8, seed=3).children
+    monkeypatch.setattr(sliders, "image_grid", lambda *of: (drawn.append(of), grid(*of))[1])
+    *moved, picture = sliders.view_sliders(split, ["ant", "<bee>"], ViewStrengths(), 8, seed=3).children
     numbers = {name: value for name, value in vars(ViewStrengths()).items() if isinstance(value, float)}
-    begin = {slider.description: slider.value for slider in sliders}
+    begin = {slider.description: slider.value for slider in moved}
     assert begin == {"image": 0, "min_crop": 0.2} | numbers
     assert 'alt="An image: ant, ' in picture.value
-    for slider in sliders:
+    for slider in moved:
         off = {"image": 1, "min_crop": 1.0, "hue": 0.5}
         slider.value = off.get(slider.description, 0.0 if slider.description.endswith("_p") else slider.value)
     images, (label,) = drawn[-1]
     assert label.startswith("<bee>")
     assert 'alt="An image: &lt;bee&gt;, ' in picture.value
     assert images == pytest.approx(np.tile(split.images[1] / 255, (1, 8, 1, 1, 1)), abs=1e-5)
-    next(slider for slider in sliders if slider.description == "flip_p").value = 1.0
+    next(slider for slider in moved if slider.description == "flip_p").value = 1.0
     mirrored = np.tile(split.images[1][:, ::-1] / 255, (7, 1, 1, 1))
     assert drawn[-1][0][0, 1:] == pytest.approx(mirrored, abs=1e-5)

@@ -188,7 +188,8 @@ def test_what_twice_the_price_buys_is_told_where_the_eight_views_were_not_run():
     )
     assert "from *ResNet-18, 1/2 x epochs* to *ResNet-18, 2 views*, gain +" in said
     assert re.search(
-        r"\*ResNet-34, 2 views\* with the original's first layer of 7 x 7, for 1\.9 times the multiply-adds: \+6\.0 \(.*\): undecided \(n = 3\)\.",
+        r"\*ResNet-34, 2 views\* with the original's first layer of 7 x 7, "
+        r"for 1\.9 times the multiply-adds: \+6\.0 \(.*\): undecided \(n = 3\)\.",
         said,
     )
     assert "Not run with 3 seeds" not in said

@@ -19,7 +19,8 @@ from manyviews.config.errors import sentence
 from manyviews.config.schema import ConfigError, RunConfig
 from manyviews.data.dataset import load_dataset
 from manyviews.probes.features import split_features
-from manyviews.probes.protocol import MEASURES, accuracies, evaluate
+from manyviews.probes.predictions import MEASURES, accuracies
+from manyviews.probes.protocol import evaluate
 from manyviews.runs import jobs, store
 from manyviews.runs import run as runs_run
 from manyviews.runs.environment import LIBRARIES

@@ -11,7 +11,7 @@ from scipy import stats
 
 from manyviews.config.runs import run_specs
 from manyviews.config.schema import ConfigError
-from manyviews.probes.protocol import MEASURES
+from manyviews.probes.predictions import MEASURES
 from manyviews.stats.compare import (
     FACTORS,
     accuracy_table,

@@ -137,7 +137,7 @@ def run_notebook(notebook: str, output: Path, parameters: dict[str, Any]) -> str
                     cwd=str(paths.NOTEBOOKS),
                     kernel_name="python3",
                     progress_bar=False,
-                    extra_arguments=["--log-level=ERROR"],  # no advice on encryption: the kernel is local
+                    extra_arguments=["--log-level=CRITICAL"],  # no advice on encryption: the kernel is local
                 )
             except PapermillExecutionError as error:
                 failure = f"{notebook}, cell [{error.exec_count}]: {error.ename}: {error.evalue}"
@@ -158,6 +158,8 @@ def _literal(path: Path) -> str:
 
 def run_jobs(options: argparse.Namespace) -> list[str]:
     """The data notebook and the runs that are missing, side by side; gives what failed."""
+    profile: Profile = options.profile
+    print(f"Stage 1 of 3: the images of profile '{profile.profile}'", flush=True)  # before slow imports
     from manyviews.data.dataset import load_dataset
     from manyviews.runs.jobs import (
         Job,
@@ -171,9 +173,7 @@ def run_jobs(options: argparse.Namespace) -> list[str]:
     from manyviews.runs.run import check
     from manyviews.runs.store import RunState, state_of
 
-    profile: Profile = options.profile
     missing = missing_runs(options.runs, profile, options.seeds, options.force)
-    print(f"Stage 1 of 3: the images of profile '{profile.profile}'", flush=True)
     dataset = load_dataset(profile.data)
     check(missing, dataset)
     folder = paths.results_root() / profile.profile

@@ -19,17 +19,8 @@ from manyviews.data.dataset import SPLITS, Dataset
 from manyviews.probes.features import Features
 from manyviews.probes.knn import knn_predict, nearest
 from manyviews.probes.linear import LinearProbe, fit_linear
+from manyviews.probes.predictions import COLUMNS
 
-# Accuracy: its split, and the column of the predictions that it is computed from.
-MEASURES = {
-    "id_knn_accuracy": ("id", "knn"),
-    "id_linear_accuracy": ("id", "linear"),
-    "ood_knn_accuracy": ("ood", "knn"),
-    "ood_linear_accuracy": ("ood", "linear"),
-    "ood_knn_folds_accuracy": ("ood", "knn_folds"),
-    "ood_linear_folds_accuracy": ("ood", "linear_folds"),
-}
-COLUMNS = ["split", "image", "label", "knn", "linear", "knn_folds", "linear_folds"]  # of predictions
 OOD_SEED = 42  # of the permutation that chooses the OOD images to fit on, as in the original
 HELD_OUT = 0.2  # of the fitted images, on which the probe sweep chooses C
 RAW_PIXELS_SIDE = 32  # to which larger images are averaged, so that a linear probe of them is affordable
@@ -52,7 +43,7 @@ class Task(NamedTuple):
 class Evaluation:
     """What the probes predict, and how their linear fits ended."""
 
-    predictions: pd.DataFrame  # see evaluate
+    predictions: pd.DataFrame  # see predictions.py
     converged: bool  # all linear fits
     gradient_norm: float  # the largest, see linear.LinearProbe
 
@@ -108,9 +99,7 @@ def evaluate(features: Features, labels: Labels, config: EvaluationConfig, folds
         config: neighbours, penalty, and how the unseen classes are divided.
         folds: also score each image of the unseen classes once, in stratified folds.
     Returns:
-        Predictions with a row for each validation image (split "id") and each image of unseen classes
-        ("ood"). Columns: split, image (its index in the split), label, knn, linear, and for OOD knn_folds and
-        linear_folds. What was not scored is missing.
+        Predictions with a row for each image that is scored, see predictions.py; and how the fits ended.
     """
     parts = [(split, "", task) for split, task in tasks(features, labels, config.ood_fit_fraction).items()]
     for rows in ood_folds(labels["ood"], config.ood_folds) if folds else ():
@@ -129,19 +118,6 @@ def evaluate(features: Features, labels: Labels, config: EvaluationConfig, folds
         all(probe.converged for probe in probes),
         max(probe.gradient_norm for probe in probes),
     )
-
-
-def correct(predictions: pd.DataFrame, measure: str) -> pd.Series:
-    """Whether each scored image was classified right, by its index; see MEASURES."""
-    split, column = MEASURES[measure]
-    rows = predictions[(predictions["split"] == split) & predictions[column].notna()].set_index("image")
-    return (rows[column] == rows["label"]).astype(bool)
-
-
-def accuracies(predictions: pd.DataFrame) -> dict[str, float]:
-    """The fraction of images classified right, for each of MEASURES that was scored."""
-    scored = [name for name, (_, column) in MEASURES.items() if predictions[column].notna().any()]
-    return {measure: float(correct(predictions, measure).mean()) for measure in scored}
 
 
 # -------------------------------------------------------------------------------------------- few labels

@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from html import escape
 from itertools import cycle, islice
 from textwrap import shorten
 from typing import Any
@@ -11,20 +9,16 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import torch
-from IPython.core.pylabtools import print_figure
 from IPython.display import display
-from ipywidgets import HTML, FloatSlider, IntSlider, VBox
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from manyviews.config.runs import run_specs
-from manyviews.data.dataset import Dataset, Split, area_downsample
+from manyviews.data.dataset import Dataset
 from manyviews.report import tables
 from manyviews.report.tables import MEASURE_TITLES, NOT_RUN, PERCENT, in_figure, title
 from manyviews.runs.store import Runs
-from manyviews.simclr.views import ViewStrengths, make_views
 from manyviews.stats.compare import learning_curve
 from manyviews.stats.intervals import CONFIDENCE, outer_ends
 from manyviews.stats.scaling import LAWS, ErrorCurve, fit
@@ -311,7 +305,7 @@ def forecasts(curve: ErrorCurve | None, measure: str) -> Figure | None:
 
     Args:
         curve: of the measure, see stats.scaling.error_curve.
-        measure: one of probes.protocol.MEASURES.
+        measure: one of probes.predictions.MEASURES.
     """
     if curve is None:
         return None
@@ -397,49 +391,6 @@ def image_grid(images: np.ndarray, row_labels: Sequence[str] = (), title: str = 
     figure.suptitle(in_figure(title), fontsize=11)
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     return figure
-
-
-def view_sliders(split: Split, names: Sequence[str], strengths: ViewStrengths, size: int, seed: int) -> VBox:
-    """An image and seven of its views, with sliders for the image and for all that is one number.
-
-    Without ipywidgets' interact, whose Output widget lets nbclient write to the channel on which it waits for
-    the kernel's reply, so that executed notebooks hang now and then (nbclient's issue 312).
-
-    Args:
-        split: its images.
-        names: of its classes.
-        strengths: where the sliders begin.
-        size: of the views, in pixels.
-        seed: of the views.
-    """
-    numbers = {name: value for name, value in vars(strengths).items() if isinstance(value, float)}
-    begin = {"min_crop": strengths.crop_scale[0]} | numbers
-    look = {"step": 0.05, "continuous_update": False}
-    sliders = {
-        name: FloatSlider(value, min=0.05 * (name == "min_crop"), max=0.5 if name == "hue" else 1, **look)
-        for name, value in begin.items()
-    }
-    sliders["image"] = IntSlider(0, 0, len(split.labels) - 1, continuous_update=False)
-    picture = HTML()
-
-    def draw(_: object = None) -> None:
-        changed = {name: slider.value for name, slider in sliders.items()}
-        image, crops = changed.pop("image"), (changed.pop("min_crop"), strengths.crop_scale[1])
-        moved, which = replace(strengths, crop_scale=crops, **changed), torch.full((7,), image)
-        pixels = make_views(split.as_tensor(), which, torch.arange(7), seed=seed, size=size, strengths=moved)
-        views = pixels.permute(0, 2, 3, 1).numpy()
-        original = area_downsample(split.images[image][None], size) / np.float32(255)
-        label = f"{names[split.labels[image]]}, and seven views"
-        figure = image_grid(np.concatenate([original, views])[None], [label])
-        png = print_figure(figure, base64=True)
-        picture.value = f'<img alt="An image: {escape(label)}" src="data:image/png;base64,{png}">'
-        plt.close(figure)
-
-    for name, slider in sliders.items():
-        slider.description = name
-        slider.observe(draw, "value")
-    draw()
-    return VBox([*sliders.values(), picture])
 
 
 # ------------------------------------------------------------------------------------------------- parts

@@ -11,7 +11,7 @@ import pandas as pd
 
 from manyviews.config.runs import ORIGINAL, VARIANT, configure, run_specs
 from manyviews.config.schema import NetworkConfig, Profile, TrainingConfig, ViewConfig
-from manyviews.probes.protocol import accuracies as accuracies_of
+from manyviews.probes.predictions import accuracies as accuracies_of
 from manyviews.runs import store
 from manyviews.runs.store import CURVES, RAW_PIXELS, Results, Run, Runs, variant_of
 from manyviews.stats.claims import INITIAL, Verdict

@@ -11,7 +11,7 @@ from IPython.display import Markdown
 
 from manyviews.config.runs import deduplicate, run_specs
 from manyviews.config.schema import Profile
-from manyviews.probes.protocol import accuracies
+from manyviews.probes.predictions import accuracies
 from manyviews.report.tables import MAIN, MEASURE_TITLES, difference_text, in_markdown, percent, title
 from manyviews.runs.store import Results, Run, Runs, each_once
 from manyviews.stats.compare import compare, holm

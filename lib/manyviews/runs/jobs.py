@@ -64,15 +64,20 @@ class Job:
 
 
 def default_jobs(devices: int = 1) -> int:
-    """Jobs at a time: $MANYVIEWS_JOBS, or one for each so many GPUs, or else cores.
+    """Jobs at a time: $MANYVIEWS_JOBS, or one for each so many GPUs, or else cores; cores for jobs of no GPU.
 
     The small networks of a laptop's profiles leave a second thread idle for much of its time; two runs of one
     thread each were seen to do a fifth more work than one run of two, and to suffer less from other programs.
     """
-    import torch
+    there = (gpus() if devices else 0) or os.cpu_count() or 1
+    return int(os.environ.get("MANYVIEWS_JOBS") or max(1, there // max(1, devices)))
 
-    there = torch.cuda.device_count() or os.cpu_count() or 1
-    return int(os.environ.get("MANYVIEWS_JOBS") or max(1, there // devices))
+
+def gpus() -> int:
+    """How many this machine has for us."""
+    import torch  # only here, so that what needs no GPU is quick to begin
+
+    return torch.cuda.device_count()
 
 
 def missing_runs(
@@ -173,7 +178,8 @@ def do_jobs(jobs: Sequence[Job], at_once: int | None = None, scheduler: str = ""
         return []
     from distributed import as_completed
 
-    devices = max([1, *(job.config.devices for job in jobs if job.config is not None)])
+    devices = max([0, *(job.config.devices for job in jobs if job.config is not None)])
+    there = gpus() if devices and not scheduler else 0
     at_once = min(at_once or default_jobs(devices), len(jobs))
     waiting, begun, reasons = iter(jobs), {}, []
     with (
@@ -184,7 +190,7 @@ def do_jobs(jobs: Sequence[Job], at_once: int | None = None, scheduler: str = ""
 
         def begin() -> None:
             if job := next(waiting, None):
-                future = client.submit(_do, job.work, _settings(), devices, pure=False)
+                future = client.submit(_do, job.work, _settings(), devices, there, pure=False)
                 begun[future.key] = job
                 done.add(future)
 
@@ -234,14 +240,19 @@ def _settings() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("MANYVIEWS_")}
 
 
-def _do(work: Callable[[], str], settings: dict[str, str], devices: int) -> str:
-    """What a worker does of a job: gives why it failed, or nothing."""
-    import torch
+def _do(work: Callable[[], str], settings: dict[str, str], devices: int, gpus: int) -> str:
+    """What a worker does of a job: gives why it failed, or nothing.
+
+    Args:
+        work: the job.
+        settings: of the environment.
+        devices: GPUs that a job needs.
+        gpus: how many there are for our own workers to share; other workers were given theirs.
+    """
     from distributed import get_worker
 
-    name, gpus = get_worker().name, torch.cuda.device_count()
-    if isinstance(name, int) and gpus > 1:  # our own; others were given their GPU
-        mine = [(name * devices + k) % gpus for k in range(min(devices, gpus))]
+    if gpus > 1:
+        mine = [(get_worker().name * devices + k) % gpus for k in range(min(devices, gpus))]
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, mine))
     os.environ.update(settings)
     if seconds_left() <= 0:

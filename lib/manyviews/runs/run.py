@@ -17,9 +17,9 @@ from manyviews.config.schema import ConfigError, Profile, RunConfig
 from manyviews.config.surroundings import TIME_IS_OVER, seconds_left
 from manyviews.data.dataset import SPLITS, Dataset, load_dataset
 from manyviews.probes.features import Features, split_features
+from manyviews.probes.predictions import accuracies
 from manyviews.probes.protocol import (
     Labels,
-    accuracies,
     check_probes,
     evaluate,
     few_label_accuracies,
@@ -144,7 +144,7 @@ def raw_pixels(profile: Profile, dataset: Dataset) -> pd.DataFrame:
     """What the probes predict from raw pixels, a baseline of a profile; kept if it is there already.
 
     Returns:
-        See probes.protocol.evaluate.
+        See probes/predictions.py.
     """
     path = paths.results_root() / profile.profile / f"{RAW_PIXELS}.csv"
     made_from = {"data_sha256": dataset.checksum, "evaluation": profile.evaluation.model_dump(mode="json")}

@@ -20,7 +20,7 @@ from manyviews.config.errors import is_full
 from manyviews.config.files import check_sums, damaged, read_json, replacing, write_json, write_sums
 from manyviews.config.runs import VARIANT, configure, deduplicate, run_specs
 from manyviews.config.schema import ConfigError, Profile, RunConfig
-from manyviews.probes.protocol import MEASURES, accuracies
+from manyviews.probes.predictions import MEASURES, accuracies
 
 CURVES = ("id_knn_accuracy", "id_linear_accuracy", "ood_knn_accuracy", "ood_linear_accuracy")
 RAW_PIXELS = "raw_pixels"
@@ -59,7 +59,7 @@ class Run:
     summary: dict[str, Any]  # final numbers: those of the last epoch, never the best over the epochs
     environment: dict[str, Any]  # what they were made with
     metrics: pd.DataFrame  # a row for each epoch, from 0 (initial weights)
-    predictions: pd.DataFrame  # see probes.protocol.evaluate
+    predictions: pd.DataFrame  # see probes/predictions.py
     initial_predictions: pd.DataFrame | None = None  # the same with the initial, random weights
     sweep: pd.DataFrame | None = None  # see probes.sweep, with a column `weights`
     neighbours: pd.DataFrame | None = None  # see probes.feature_space.example_neighbours

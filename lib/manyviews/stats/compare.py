@@ -10,7 +10,7 @@ import pandas as pd
 
 from manyviews.config.runs import RunSpecs
 from manyviews.config.schema import ConfigError
-from manyviews.probes.protocol import MEASURES, correct
+from manyviews.probes.predictions import MEASURES, correct
 from manyviews.runs.store import CURVES, Run, Runs
 from manyviews.stats.intervals import (
     CONFIDENCE,
@@ -118,7 +118,7 @@ def compare(
     Args:
         runs: see runs.store.load_results.
         comparison: one of the specs'.
-        measures: of probes.protocol.MEASURES.
+        measures: of probes.predictions.MEASURES.
         margin: fraction of images, see relate.
         reference: another of its runs, in place of its own reference.
     Returns:
@@ -164,7 +164,7 @@ def holm(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def final_accuracy(seeds: list[Run], measure: str) -> Estimate:
-    """Final accuracy of a run over its seeds: one of probes.protocol.MEASURES, or another of the summary."""
+    """Final accuracy of a run over its seeds: one of predictions.MEASURES, or another of the summary."""
     if measure not in MEASURES:
         return estimate_without_images([run.summary[measure] for run in seeds])
     return estimate(scores([run.predictions for run in seeds], measure))

@@ -29,7 +29,7 @@ def dose_curve(runs: Runs, comparison: str, measure: str, margin: float, specs: 
     Args:
         runs: see runs.store.load_results.
         comparison: its runs differ in views.distinct, and its reference has fresh views.
-        measure: of probes.protocol.MEASURES.
+        measure: of probes.predictions.MEASURES.
         margin: fraction of images, see compare.relate.
     Returns:
         A row for each dose below the draws of the whole training, ascending: run, distinct (views of an

@@ -15,7 +15,7 @@ def recipes(runs: Runs, measure: str, like: str) -> pd.DataFrame:
 
     Args:
         runs: see runs.store.load_results; of two names of one run the first counts.
-        measure: of probes.protocol.MEASURES.
+        measure: of probes.predictions.MEASURES.
         like: a run; those of another precision or device are left out, as are those of fewer than MIN_SEEDS
             seeds, on which nothing is decided.
     Returns:
