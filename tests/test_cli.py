@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -19,7 +20,7 @@ from manyviews import cli
 from manyviews.cli import parse_arguments, run_notebook
 from manyviews.config import paths
 from manyviews.config.files import write_json
-from manyviews.config.profiles import load_profile, profile_names
+from manyviews.config.profiles import keep_profile, load_profile, profile_names, with_data
 from manyviews.config.runs import configure, run_specs
 from manyviews.config.schema import ConfigError
 from manyviews.config.surroundings import TIME_IS_OVER, seconds_left
@@ -297,6 +298,26 @@ def test_what_lies_there_is_recognised(tmp_path, make, name):
     else:
         with pytest.raises(DataError, match=r"packed.zip: has none of these: .*class.*npz.*wnids.txt"):
             recognised(archive)
+
+
+def test_a_damaged_zip_and_links_in_a_circle_are_refused_by_name(tmp_path, capsys):
+    archive, link = tmp_path / "cut.zip", tmp_path / "link"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("wnids.txt", "x" * 100)
+    archive.write_bytes(archive.read_bytes().replace(b"PK\x01\x02", b"PK\x00\x00"))
+    link.symlink_to(link)
+    for path, said in ((archive, "cut.zip: a damaged zip"), (link, "link: ")):
+        assert cli.main(["--profile", "smoke", "--data", str(path)]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_images_of_another_folder_do_not_take_the_place_of_a_profile_s(tmp_path, monkeypatch):
+    monkeypatch.setenv("MANYVIEWS_RESULTS", str(tmp_path))
+    profile = load_profile("smoke")
+    keep_profile(with_data(profile, "images", tmp_path / "a" / "mine"))
+    keep_profile(with_data(profile, "images", tmp_path / "a" / "mine"))
+    with pytest.raises(ConfigError, match=r"profile.yaml: is of the images at .*a/mine, not of those at"):
+        keep_profile(with_data(profile, "images", tmp_path / "b" / "Mine"))
 
 
 def test_data_that_are_not_there_are_refused_before_any_work(done, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Claims about folders of pictures: what is read, what is left out, what is refused."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -192,11 +193,14 @@ def test_the_centre_is_cropped_or_the_whole_squeezed(tmp_path):
         ("cut.png", None, "broken"),
         ("small.png", (7, 30), "smaller than 8 pixels"),
         ("huge.png", (10_000, 9_000), "larger than 89 megapixels"),
+        ("whole.tif", ("I", 20), "of floating point or 32-bit integers"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_left_out_and_counted(pictures, name, contents, said, capsys):
     path = pictures / "zebra" / name
-    if isinstance(contents, tuple):
+    if isinstance(contents, tuple) and contents[0] == "I":
+        Image.new("I", (20, 20), 200).save(path)
+    elif isinstance(contents, tuple):
         Image.new("L", contents).save(path)
     else:
         path.write_bytes((pictures / "cat" / "0.png").read_bytes()[:300] if contents is None else contents)
@@ -204,8 +208,50 @@ def test_a_file_that_cannot_be_used_is_left_out_and_counted(pictures, name, cont
     assert f"files left out: 1 {said}" in capsys.readouterr().err
 
 
+def test_what_the_disk_refuses_and_what_memory_lacks_is_not_called_broken():
+    assert images.reason_of(PermissionError(13, "Permission denied")) == "not to be read (Permission denied)"
+    assert images.reason_of(OSError("image file is truncated")) == "broken"
+    with pytest.raises(MemoryError):
+        images.reason_of(MemoryError())
+
+
+def test_a_class_may_be_called_train_where_it_lies_in_train(pictures):
+    (pictures / "cat").rename(pictures / "val")
+    assert "val" not in images.list_classes(pictures, but=images.PARTS)
+    assert "val" in images.list_classes(pictures)
+
+
+def test_classes_of_more_pictures_than_are_read_at_a_time_are_whole(pictures, monkeypatch):
+    whole = load_dataset(config(pictures)).checksum
+    monkeypatch.setattr(images, "CHUNK", 3)
+    assert load_dataset(config(pictures, val_fraction=0.2001)).checksum == whole
+
+
+def test_parts_of_other_names_and_classes_in_both_are_told(pictures, capsys):
+    pictures.rename(pictures.parent / "train")
+    (pictures / "valid").mkdir(parents=True)
+    (pictures.parent / "train").rename(pictures / "train")
+    for name in NAMES[:2]:
+        (pictures / "ood" / name).mkdir(parents=True)
+        Image.new("RGB", (20, 20), "white").save(pictures / "ood" / name / "0.png")
+    load_dataset(config(pictures))
+    said = capsys.readouterr().err
+    assert "valid: not read; call it val/" in said
+    assert "2 classes of ood/ are trained on too" in said
+
+
+def test_a_list_is_utf_8_with_or_without_its_mark(pictures):
+    (pictures / "list").write_bytes("\ufeff0.png x".encode())
+    assert images.listed(pictures / "cat", pictures / "list") == {"x": [pictures / "cat" / "0.png"]}
+    (pictures / "list").write_bytes("0.png é".encode("latin1"))
+    with pytest.raises(DataError, match="list: is not UTF-8"):
+        images.listed(pictures / "cat", pictures / "list")
+
+
 def test_hidden_files_and_links_in_a_circle_are_passed_over(pictures, capsys):
     before = load_dataset(config(pictures)).checksum
+    (pictures / "cat" / ".thumbnails").mkdir()
+    shutil.copy(pictures / "cat" / "0.png", pictures / "cat" / ".thumbnails")
     for name in (".DS_Store", "Thumbs.db", "._0.png"):
         (pictures / "cat" / name).write_bytes(b"\0")
     (pictures / "__MACOSX").mkdir()

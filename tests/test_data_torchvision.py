@@ -6,7 +6,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torchvision import datasets
 
 from manyviews.config.schema import ConfigError, DataConfig, Profile, TorchvisionDataset
@@ -75,13 +75,23 @@ def test_pictures_in_files_of_any_shape_are_read_too(folder):
     assert [len(s.labels) for s in (data.train, data.val, data.ood)] == [6, 4, 4]
 
 
+def test_a_file_that_is_no_picture_is_left_out_and_counted(cifar10):
+    class Broken:
+        def __getitem__(self, index):
+            raise UnidentifiedImageError("cannot identify image file")
+
+    item = torchvision.Item(Broken(), 0, 0)
+    assert torchvision.read_item(item, 8, "crop") == (None, "", "no pictures that Pillow reads")
+
+
 def test_without_a_network_the_message_says_how_to_fetch_it_elsewhere(folder, monkeypatch):
     def no_network(*_, **__):
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr(datasets.utils.urllib.request, "urlopen", no_network)
     with pytest.raises(
-        DataError, match=r"could not get CIFAR10 \(.*CIFAR10\('FOLDER', download=True\).*data.path"
+        DataError,
+        match=r"CIFAR10 \(.*CIFAR10\('FOLDER', download=True, .*True.*; CIFAR10\(.*data.path",
     ):
         load_dataset(config("CIFAR10"))
 

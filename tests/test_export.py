@@ -19,6 +19,7 @@ from small import small_run
 from manyviews import export, features
 from manyviews.config import paths
 from manyviews.config.schema import NetworkConfig, TrainingConfig, ViewConfig
+from manyviews.data import images
 from manyviews.encoder import ImageEncoder
 from manyviews.report.tables import MEASURE_TITLES
 from manyviews.runs.run import run
@@ -305,8 +306,12 @@ def test_the_longest_report_keeps_the_limit_of_words(finished):
     assert 200 < len(text.split()) <= 500
 
 
-def test_features_of_a_folder_are_those_that_the_probes_would_read(finished, tmp_path, capsys):
-    """Oracle: the network loaded in plain PyTorch. What is no picture is left out and counted."""
+@pytest.mark.parametrize("chunk", [1, 512])
+def test_features_of_a_folder_are_those_that_the_probes_would_read(
+    finished, tmp_path, capsys, chunk, monkeypatch
+):
+    """Oracle: the network loaded in plain PyTorch. What is no picture is left out, counted and named."""
+    monkeypatch.setattr(images, "CHUNK", chunk)
     (tmp_path / "pictures" / "below").mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     for i, name in enumerate(("b.png", "below/a.png", "below/c.png")):
@@ -316,6 +321,9 @@ def test_features_of_a_folder_are_those_that_the_probes_would_read(finished, tmp
     assert "1 no pictures that Pillow reads" in capsys.readouterr().err
     with np.load(tmp_path / "out.npz") as out:
         assert [Path(file).name for file in out["files"]] == ["b.png", "a.png", "c.png"]
+        assert out["left_out"].tolist() == [
+            [str(tmp_path / "pictures" / "notes.txt"), "no pictures that Pillow reads"]
+        ]
         config = export.read_config(finished)
         model = make_simclr(depth=config.depth, stem=config.stem, **dict(config.network))
         load_model(model, finished / "model.safetensors")
@@ -335,3 +343,8 @@ def test_a_folder_without_pictures_is_refused(finished, tmp_path, files, words, 
     assert features.main([str(finished), str(tmp_path / "mine"), str(tmp_path / "out.npz")]) == 2
     assert re.search(f"{tmp_path / 'mine'}: .*{words}.*; give", capsys.readouterr().err)
     assert not (tmp_path / "out.npz").exists()
+
+
+def test_features_are_written_as_npz_alone(finished, tmp_path, capsys):
+    assert features.main([str(finished), str(tmp_path), str(tmp_path / "out.parquet")]) == 2
+    assert "out.parquet: its name must end with .npz" in capsys.readouterr().err

@@ -66,7 +66,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         os.environ["MANYVIEWS_RESULTS"] = str(options.results.absolute())
     options.profile = load_profile(options.profile)
     if options.data is not None:
-        options.data = options.data.resolve()
+        try:
+            options.data = options.data.resolve()
+        except (OSError, RuntimeError) as error:  # links in a circle; RuntimeError before Python 3.13
+            raise ConfigError(f"--data {options.data}: cannot be followed ({error})") from None
         options.profile = with_data(options.profile, recognised(options.data), options.data)
     options.study = _names(options.study, "study", STUDIES)
     needed = [name for study in options.study for name in run_specs().of_study(study)]

@@ -20,27 +20,37 @@ def write_features(folder: Path, pictures: Path, out: Path, fit: str = "crop") -
     Args:
         folder: of a finished run.
         pictures: a folder, of which all pictures in it and below are read.
-        out: .npz to write or replace: `features` (N, D) float32, and `files` (N,), their paths.
+        out: .npz to write or replace: `features` (N, D) float32, and `files` (N,), their paths; `left_out`
+            (M, 2), paths and reasons of the files that could not be used.
         fit: the central square of each picture, "crop", or all of it, "squeeze".
     Raises:
-        ConfigError: no run, or one without weights; no pictures, or none that can be used.
+        ConfigError: no run, or one without weights; no pictures, or none that can be used; no .npz.
     """
+    if out.suffix != ".npz":
+        raise ConfigError(f"{out}: its name must end with .npz")
     config = read_config(folder)
     backbone = load_network(folder, config).backbone
     if not pictures.is_dir():
         raise ConfigError(f"{pictures}: no such folder; give one with pictures in it")
     files = images.list_pictures(pictures)
-    plan: images.Plan = [
-        ("", files[at : at + images.CHUNK], [("all", 0, None)]) for at in range(0, len(files), images.CHUNK)
-    ]
-    of = DataConfig(name="images", path=str(pictures), image_size=config.data.image_size, fit=fit)
-    built = images.follow(plan, [], [], pictures, of, fix="give a folder with pictures in it")
-    parts = [extract_features(backbone, piece.as_tensor())["fc"].numpy() for _, piece in built.pieces]
-    if not parts:
+    if not files:
         raise ConfigError(f"{pictures}: no files in it; give a folder with pictures")
+    of = DataConfig(name="images", path=str(pictures), image_size=config.data.image_size, fit=fit)
+    built = images.follow(
+        [("", files, [("all", 0, None)])],
+        [],
+        [],
+        pictures,
+        of,
+        fix="give a folder with pictures in it",
+        named=f"`left_out` in {out.name} names each",
+    )
+    parts = [extract_features(backbone, piece.as_tensor())["fc"].numpy() for _, piece in built.pieces]
     used = [row["file"] for row in built.manifest if not row["left_out"]]
+    left_out = [(row["file"], row["left_out"]) for row in built.manifest if row["left_out"]]
+    of_files = {"files": np.array(used), "left_out": np.array(left_out, dtype=str).reshape(-1, 2)}
     with replacing(out) as new, new.open("wb") as file:
-        np.savez(file, features=np.concatenate(parts), files=np.array(used))
+        np.savez(file, features=np.concatenate(parts), **of_files)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -111,9 +111,20 @@ def with_data(profile: Profile, name: str, path: Path) -> Profile:
 
 
 def keep_profile(profile: Profile) -> None:
-    """Write a profile beside its results, where load_profile, and so every notebook, finds it by name."""
+    """Write a profile beside its results, where load_profile, and so every notebook, finds it by name.
+
+    Raises:
+        ConfigError: a profile of that name is there, of images elsewhere.
+    """
+    path = _kept(profile.profile)
+    there = read_yaml(path, "a profile").get("data", {}).get("path") if path.exists() else profile.data.path
+    if there != profile.data.path:
+        raise ConfigError(
+            f"{path}: is of the images at {there}, not of those at {profile.data.path}; give another "
+            "--results, or rename the folder of the images"
+        )
     values = profile.model_dump(mode="json", exclude_defaults=True)
-    write_text(_kept(profile.profile), yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
 def override(profile: Profile, values: Mapping[str, Any]) -> Profile:

@@ -331,9 +331,12 @@ def recognised(path: Path) -> str:
         if any(inner.is_dir() and not inner.name.startswith(".") for inner in path.iterdir()):
             return "images"
     elif zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("wnids.txt") for name in archive.namelist()):
-                return "tiny-imagenet"
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if any(name.endswith("wnids.txt") for name in archive.namelist()):
+                    return "tiny-imagenet"
+        except zipfile.BadZipFile as error:
+            raise DataError(f"{path}: a damaged zip ({error}); fetch it again") from None
     raise DataError(
         f"{path}: {'has none' if path.exists() else 'is not there; it must have one'} of these: a folder "
         "for each class, of pictures; train.npz, val.npz and ood.npz; wnids.txt of Tiny-ImageNet, or its zip"
@@ -368,7 +371,7 @@ def _builder(config: DataConfig) -> ModuleType:
 
 
 def _parameters(config: DataConfig) -> dict[str, int | None]:
-    """All that determines a built dataset. Not the path of a zip: every valid one holds the same images."""
+    """All that determines a built dataset, but for what the files at its path hold."""
     builder = _builder(config)
     return {"recipe": builder.RECIPE, **{key: getattr(config, key) for key in builder.DETERMINED_BY}}
 

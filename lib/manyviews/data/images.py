@@ -6,11 +6,10 @@
     PATH/ood/CLASS/...                         beside any: the unseen classes; else some are set aside
 
 Of classes that are set aside the pictures in val/ are used where there is one, as with Tiny-ImageNet. What is
-drawn is drawn by data.seed. A file that cannot be used is left out and counted; manifest.csv names each.
+drawn is drawn by data.seed. A file that cannot be used is left out and counted; the manifest names each.
 """
 
 import hashlib
-import io
 import os
 import re
 import sys
@@ -34,9 +33,12 @@ DETERMINED_BY = (*LIMITS, "path", "image_size", "seed", "seen", "unseen", "unsee
 DETERMINED_BY += ("val_list", "fit")
 SYNTHETIC = False
 
-NO_CLASSES = ("__MACOSX", "train", "val", "ood")
+PARTS = ("train", "val", "ood")  # no classes where they lie beside such
+NOT_READ = ("valid", "validation", "test")  # what others call val/
+NO_FOLDERS = ("__MACOSX",)  # and what begins with a dot
 NO_PICTURES = ("Thumbs.db", "desktop.ini")  # and what begins with a dot
 CHUNK = 512  # pictures decoded at a time
+BLOCK = 2**20  # bytes read at a time
 LARGEST = Image.MAX_IMAGE_PIXELS or 0
 TOO_LARGE = f"larger than {LARGEST / 1e6:.0f} megapixels"
 
@@ -54,7 +56,11 @@ def build(config: DataConfig) -> Built:
     """
     root = ROOT / str(config.path)
     demand(root.is_dir(), f"{root}: no such folder; data.path must name one that has a folder for each class")
-    train = list_classes(root / "train" if (root / "train").is_dir() else root)
+    parted = (root / "train").is_dir()
+    train = list_classes(root / "train") if parted else list_classes(root, but=PARTS)
+    others = [name for name in NOT_READ if (root / name).is_dir()]
+    if parted and others and not (root / "val").is_dir():
+        warn(f"{root / others[0]}: not read; call it val/ to validate on it, else a part of train/ is taken")
     ood = list_classes(root / "ood") if (root / "ood").is_dir() else None
     if config.val_list:
         val: Classes | None = listed(root / "val", root / config.val_list)
@@ -87,11 +93,11 @@ def divide(
     return follow(plan, seen, unseen, root, config, read)
 
 
-def list_classes(folder: Path) -> dict[str, list[Path]]:
+def list_classes(folder: Path, but: Sequence[str] = ()) -> dict[str, list[Path]]:
     """Files by class, but for hidden ones; links that lead back up, or lie in a class, are not followed."""
     above, classes = (folder.resolve(), *folder.resolve().parents), {}
     for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if inner.name.startswith(".") or inner.name in NO_CLASSES or inner.resolve() in above:
+        if inner.name in but or not _is_shown(inner.name) or inner.resolve() in above:
             continue
         classes[text(inner.name)] = list_pictures(inner)
     fix = "put the pictures of each class into one of its own, or those of val/ into a list, data.val_list"
@@ -101,8 +107,15 @@ def list_classes(folder: Path) -> dict[str, list[Path]]:
 
 def list_pictures(folder: Path) -> list[Path]:
     """All files in a folder and below, but for hidden ones and those of desktops, sorted."""
-    found = [Path(at) / name for at, _, names in os.walk(folder) for name in names]
-    return sorted(path for path in found if not path.name.startswith(".") and path.name not in NO_PICTURES)
+    found = []
+    for at, folders, names in os.walk(folder):
+        folders[:] = filter(_is_shown, folders)  # into the others it does not go
+        found += [Path(at) / name for name in names if _is_shown(name) and name not in NO_PICTURES]
+    return sorted(found)
+
+
+def _is_shown(name: str) -> bool:
+    return not name.startswith(".") and name not in NO_FOLDERS
 
 
 def listed(folder: Path, path: Path) -> Classes:
@@ -110,7 +123,11 @@ def listed(folder: Path, path: Path) -> Classes:
     demand(path.is_file(), f"{path}: no such file; data.val_list must name one with lines `FILE CLASS`")
     files = {name: file for file in sorted(folder.glob("*")) for name in (file.name, file.stem)}
     classes = defaultdict(list)
-    for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 ({error}); write data.val_list as UTF-8") from None
+    for line in lines:
         file, name = (*re.split(r"[\s,;]+", line, maxsplit=2), "")[:2]
         if file in files:
             classes[name].append(files[file])
@@ -135,7 +152,8 @@ def choose_classes(
     of_unseen = classes if ood is None else ood
     for key, names, among in (("seen", config.seen, classes), ("unseen", config.unseen, of_unseen)):
         for name in names or ():
-            demand(name in among, f"data.{key}: no class '{name}'; {suggest(name, among)}")
+            some = f"there are {', '.join(sorted(among)[:5])}{', …' if len(among) > 5 else ''}"
+            demand(name in among, f"data.{key}: no class '{name}'; {suggest(name, among) or some}")
     both = sorted({*(config.seen or ())} & {*(config.unseen or ())})
     demand(not both or ood is not None, f"class '{', '.join(both[:1])}' is in data.seen and data.unseen")
     order = drawn(classes, "", config.seed)
@@ -147,6 +165,8 @@ def choose_classes(
     else:
         seen, unseen = list(config.seen or order), list(config.unseen or drawn(ood, "", config.seed))
     seen, unseen = seen[: config.classes], unseen[: config.ood_classes]
+    if twice := sorted({*seen} & {*unseen}):
+        warn(f"{config.path}: {len(twice)} classes of ood/ are trained on too, by their names: {twice[0]}, …")
     for kind, chosen, asked in (
         ("to train on", seen, config.classes),
         ("unseen", unseen, config.ood_classes),
@@ -161,18 +181,31 @@ def choose_classes(
 
 
 def follow(
-    plan: Plan, seen: list[str], unseen: list[str], root: Path, config: DataConfig, read: Any = None, fix=FIX
+    plan: Plan,
+    seen: list[str],
+    unseen: list[str],
+    root: Path,
+    config: DataConfig,
+    read: Any = None,
+    fix: str = FIX,
+    named: str = "manifest.csv, beside the built images, names each",
 ) -> Built:
-    """A plan as a dataset that is read when its pieces are taken; `fix` ends the message if it cannot be."""
+    """A plan as a dataset that is read when its pieces are taken.
+
+    Args:
+        plan, seen, unseen, root, config, read: see divide.
+        fix: ends the message if it cannot be read.
+        named: ends the message of how many files were left out.
+    """
     manifest: list[dict[str, Any]] = []
     read = partial(read or read_picture, size=config.image_size, fit=config.fit)
-    return Built(_pieces(plan, root, read, fix, manifest), seen, unseen, manifest)
+    return Built(_pieces(plan, root, read, fix, named, manifest), seen, unseen, manifest)
 
 
 def _pieces(
-    plan: Plan, root: Path, read: Any, fix: str, manifest: list[dict[str, Any]]
+    plan: Plan, root: Path, read: Any, fix: str, named: str, manifest: list[dict[str, Any]]
 ) -> Iterator[tuple[str, Split]]:
-    """Images of a class at a time; a file that cannot be used is replaced by the next of its class."""
+    """Images of one class, CHUNK at most; a file that cannot be used is replaced by the next of its class."""
     total = sum(min(len(files), sum(n or len(files) for *_, n in quotas)) for _, files, quotas in plan)
     reasons: Counter[str] = Counter()
     with (
@@ -181,11 +214,10 @@ def _pieces(
     ):
         for name, files, quotas in plan:
             for split, label, n in quotas:
-                images: list[np.ndarray] = []
-                bad = ""
-                while files and (n is None or len(images) < n):
-                    size = min(CHUNK, CHUNK if n is None else n - len(images))
-                    chunk, files = files[:size], files[size:]
+                found, bad = 0, ""
+                while files and (n is None or found < n):
+                    size = min(CHUNK, CHUNK if n is None else n - found)
+                    chunk, files, images = files[:size], files[size:], []
                     for file, (pixels, checksum, reason) in zip(chunk, pool.map(read, chunk), strict=True):
                         row = {"split": "" if reason else split, "class": name}
                         row |= {"file": text(file), "sha256": checksum, "left_out": reason}
@@ -195,12 +227,14 @@ def _pieces(
                         else:
                             images.append(pixels)
                     bar.update(len(chunk))
-                few = f"{root}: class '{name}' has {len(images)} pictures for {split}, not {n or 'one'}{bad}"
-                demand(len(images) >= (n or 1), f"{few}; {fix}")
-                yield split, Split(np.stack(images), np.full(len(images), label))
+                    if images:
+                        yield split, Split(np.stack(images), np.full(len(images), label))
+                    found += len(images)
+                few = f"{root}: class '{name}' has {found} pictures for {split}, not {n or 'one'}{bad}"
+                demand(found >= (n or 1), f"{few}; {fix}")
     if reasons:
         counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        warn(f"{root}: files left out: {counted}; manifest.csv, beside images that are built, names each")
+        warn(f"{root}: files left out: {counted}; {named}")
 
 
 def read_picture(path: Any, size: int, fit: str) -> tuple[np.ndarray | None, str, str]:
@@ -211,18 +245,29 @@ def read_picture(path: Any, size: int, fit: str) -> tuple[np.ndarray | None, str
     checksum = ""
     try:
         demand(path.is_file(), "no files, or links to none")  # reading a pipe would never end
-        contents = path.read_bytes()
-        checksum = hashlib.sha256(contents).hexdigest()
-        with Image.open(io.BytesIO(contents)) as picture:
-            return fitted(picture, size, fit), checksum, ""
-    except Image.DecompressionBombError:
-        return None, checksum, TOO_LARGE
-    except UnidentifiedImageError:
-        return None, checksum, "no pictures that Pillow reads"
-    except DataError as error:
-        return None, checksum, str(error)
-    except Exception:  # Pillow raises many kinds
-        return None, checksum, "broken"
+        with path.open("rb") as file:  # which may be a film of gigabytes
+            digest = hashlib.sha256()
+            while block := file.read(BLOCK):
+                digest.update(block)
+            checksum = digest.hexdigest()
+            file.seek(0)
+            with Image.open(file) as picture:
+                return fitted(picture, size, fit), checksum, ""
+    except Exception as error:  # Pillow raises many kinds
+        return None, checksum, reason_of(error)
+
+
+def reason_of(error: Exception) -> str:
+    """Why a picture cannot be used; what is no fault of the picture's is raised."""
+    if isinstance(error, MemoryError):
+        raise error
+    if isinstance(error, Image.DecompressionBombError):
+        return TOO_LARGE
+    if isinstance(error, UnidentifiedImageError):
+        return "no pictures that Pillow reads"
+    if isinstance(error, OSError) and error.strerror:  # of the disk, not of Pillow
+        return f"not to be read ({error.strerror})"
+    return str(error) if isinstance(error, DataError) else "broken"
 
 
 def fitted(picture: Image.Image, size: int, fit: str) -> np.ndarray:
@@ -235,12 +280,13 @@ def fitted(picture: Image.Image, size: int, fit: str) -> np.ndarray:
 def to_rgb(picture: Image.Image, fit: str) -> np.ndarray:
     """The first frame as RGB (H, W, 3) uint8, upright, on white where it is transparent; H = W if cropped."""
     demand(picture.width * picture.height <= LARGEST, TOO_LARGE)
+    ranged = picture.mode != "F" and (picture.mode != "I" or picture.format == "PNG")
+    demand(ranged, "of floating point or 32-bit integers, whose range is not known")
     picture = ImageOps.exif_transpose(picture)
     if fit == "crop":
         side = min(picture.size)
         left, top = (picture.width - side) // 2, (picture.height - side) // 2
         picture = picture.crop((left, top, left + side, top + side))
-    demand(picture.mode != "F", "of floating point, whose range is not known")
     if picture.mode.startswith("I"):  # 16 bits of gray, which Pillow would clip
         gray = np.clip(np.asarray(picture).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)

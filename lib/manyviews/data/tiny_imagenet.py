@@ -21,7 +21,7 @@ from manyviews.data.dataset import DAMAGE, LIMITS, Built, DataError, demand
 from manyviews.data.images import Plan, follow
 
 RECIPE = 1  # counts changes of the arrays made from the same zip
-DETERMINED_BY = (*LIMITS, "image_size")
+DETERMINED_BY = (*LIMITS, "path", "image_size")
 SYNTHETIC = False
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"

@@ -75,10 +75,10 @@ def get(name: str, root: Any, options: dict[str, Any]) -> Any:
     except (OSError, RuntimeError) as error:  # RuntimeError: another checksum, or no mirror left
         if is_full(error):
             raise
+        fetch = "; ".join(f"{name}('FOLDER', download=True, **{of})" for of in PARTS[name])
         raise DataError(
             f"{root}: torchvision could not get {name} ({error}); run again, or where there is a network run "
-            f"""`python -c "from torchvision.datasets import *; {name}('FOLDER', download=True)"` and let """
-            "data.path name that FOLDER"
+            f'`python -c "from torchvision.datasets import *; {fetch}"` and let data.path name the FOLDER'
         ) from error
 
 
@@ -94,9 +94,10 @@ def by_class(of: Any, part: int) -> images.Classes:
 
 def read_item(item: Item, size: int, fit: str) -> tuple[np.ndarray | None, str, str]:
     """As images.read_picture does; the SHA-256 is of the pixels as they come."""
-    picture = item.of[item.index][0]
-    checksum = hashlib.sha256(picture.tobytes()).hexdigest()
+    checksum = ""
     try:
+        picture = item.of[item.index][0]
+        checksum = hashlib.sha256(picture.tobytes()).hexdigest()
         return images.fitted(picture, size, fit), checksum, ""
-    except DataError as error:
-        return None, checksum, str(error)
+    except Exception as error:  # Pillow raises many kinds
+        return None, checksum, images.reason_of(error)

@@ -23,7 +23,7 @@ def extract_features(backbone: nn.Sequential, images: Tensor, batch_size: int = 
     backbone.eval()
     pooled = []
     for batch in images.split(batch_size):
-        x = batch.to(weight.device, weight.dtype).div_(255).contiguous(memory_format=torch.channels_last)
+        x = batch.to(weight.device, weight.dtype).div(255).contiguous(memory_format=torch.channels_last)
         pooled.append(backbone[:-1](x))
     fc = [backbone[-1](x) for x in pooled]
     backbone.train(training)

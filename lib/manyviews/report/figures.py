@@ -441,4 +441,5 @@ def _draw_image(ax: Axes, image: np.ndarray, text: str, colour: str, dash: str) 
 def _short(name: str, width: int = 16) -> str:
     """A class's name as a figure shows it, at whole words where it has any."""
     short = shorten(name, width, placeholder="…")
-    return in_figure(f"{name[: width - 1]}…" if short == "…" else short)
+    short = in_figure(f"{name[: width - 1]}…" if short == "…" else short)
+    return f"\u200b{short}" if short.startswith("_") else short  # no legend shows what begins with _
