@@ -24,7 +24,7 @@ PROFILE = "tiny-imagenet-tenth"
 BEGIN, END = "<!-- findings: written by tests/refresh_findings.py -->", "<!-- end of findings -->"
 BASELINE = "baseline"
 KINDS = {  # of a choice: the runs that make it, beside the baseline
-    "More epochs": ("length_quarter", "length_half", "length_2", "length_4", "length_8"),
+    "Length": ("length_quarter", "length_half", "length_2", "length_4", "length_8"),
     "More views an epoch": ("views8", "resnet18_views8"),
     "Fewer distinct views": ("distinct2", "distinct4", "distinct8", "distinct16", "distinct32"),
     "Views that meet in one loss": ("joint", "k4_outside", "k8_outside"),
@@ -78,7 +78,8 @@ def budget(results: Results, margin: float) -> str:
         for name in ("length_quarter", "length_half", BASELINE, "length_2", "length_4")
         if made(runs, name)
     ]
-    for shorter, longer in itertools.pairwise(lengths):
+    whole = [(lengths[0], lengths[-1])] if len(lengths) > 2 else []
+    for shorter, longer in (*itertools.pairwise(lengths), *whole):
         factor = runs[longer][0].summary["steps"] / runs[shorter][0].summary["steps"]
         gap = difference(runs, longer, shorter, MAIN)
         lines.append(
@@ -173,7 +174,7 @@ def with_findings(page: str) -> str:
         "views is trained on. *Cost*: multiply-adds of the training, the baseline's are 1. Brackets and "
         "relations as above.",
         choices(results, margin),
-        "The same accuracy without any views:",
+        "Yardsticks, by the same accuracy:",
         yardsticks(results),
         "## What that means for a fixed budget",
         budget(results, margin),

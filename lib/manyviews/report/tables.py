@@ -156,7 +156,7 @@ def comparison(runs: Runs, compared: pd.DataFrame) -> pd.DataFrame:
         compared: of one measure, see stats.compare.compare and holm.
     """
     reference, measure = compared[["reference", "measure"]].iloc[0]
-    others = {"linear (%)": "id_linear_accuracy", "k-NN, unseen (%)": "ood_knn_folds_accuracy"}
+    others = {"linear (%)": "id_linear_accuracy", "k-NN, unseen, in folds (%)": "ood_knn_folds_accuracy"}
     by_run, rows = compared.set_index("run"), []
     for name in [reference, *by_run.index]:
         row = {f"{MEASURE_TITLES[measure]} (%)": _final(runs, name, [measure])[0], "Difference (points)": ""}

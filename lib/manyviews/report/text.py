@@ -13,7 +13,7 @@ from manyviews.config.runs import deduplicate, run_specs
 from manyviews.config.schema import Profile
 from manyviews.probes.predictions import accuracies
 from manyviews.report.tables import MAIN, MEASURE_TITLES, difference_text, in_markdown, percent, title
-from manyviews.runs.store import Results, Run, Runs, each_once
+from manyviews.runs.store import CURVES, Results, Run, Runs, each_once
 from manyviews.stats.compare import compare, holm
 from manyviews.stats.dose import dose_curve, saturation
 from manyviews.stats.frontier import cheapest_reaching, recipes
@@ -40,7 +40,9 @@ def render(template: str, **values: Any) -> Markdown:
     return Markdown(jinja.get_template(f"{template}.md.j2").render(**shared, **values).strip())
 
 
-def state(results: Results, names: Sequence[str], failures: Mapping[str, str] | None = None) -> Markdown:
+def state(
+    results: Results, names: Sequence[str], profile: Profile, failures: Mapping[str, str] | None = None
+) -> Markdown:
     """How many runs there are and of what, and what in them a reader must know before any number."""
     runs = {name: results.runs[name] for name in names if name in results.runs}
     every = [run for seeds in runs.values() for run in seeds]
@@ -53,14 +55,16 @@ def state(results: Results, names: Sequence[str], failures: Mapping[str, str] | 
         name: [str(run.seed) for run in seeds if not run.summary["linear_converged"]]
         for name, seeds in runs.items()
     }
+    there, asked = _trainings(runs, names, profile)
     return render(
         "state",
         whose="published with the project" if results.published else "your own",
-        asked=len(names),
-        there=len(runs),
+        asked=asked,
+        there=there,
         seeds=sorted({len(seeds) for seeds in runs.values()}),
         synthetic=any(run.summary["synthetic"] for run in every),
         precisions=sorted({run.environment["precision"] for run in every}),
+        devices=sorted({run.environment["device"] for run in every}),
         pixels=pixels,
         below_pixels=[title(name) for name in runs if pixels is not None and finals[name] < pixels],
         below_initial=[title(name) for name in runs if finals[name] < initials[name]],
@@ -107,15 +111,16 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
     views8 = next(iter(budget[budget["run"] == "views8"].to_dict("records")), None)
     n_views = specs.runs["views8"].n_views
     longer = _row(budget, "length_4") if "length_4" in set(budget["run"]) else None
-    curves = [dose_curve(runs, name, MAIN, margin, specs) for name in DOSES]
+    curves = [[dose_curve(runs, name, measure, margin, specs) for measure in CURVES] for name in DOSES]
     families = [holm(compare(runs, name, [MAIN], margin, specs)) for name in INTERACTIONS]
     families = [family[family["relation"].notna()] for family in families]
     beside = own is not None and results.published
+    there, asked = _trainings(runs, list(specs.runs), profile)
     return render(
         "answers",
         data=_about(runs),
-        there=len(runs),
-        asked=len(specs.runs),
+        there=there,
+        asked=asked,
         yours=_row(compare(own.runs, "original", [MAIN], margin, specs, "resnet34"), "views8")
         if beside
         else None,
@@ -124,11 +129,14 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         exact=deduplicate(["resnet18_views8"], profile).get("resnet18_views8") == "length_4",
         gain=_row(compare(runs, "original", [MAIN], margin, specs, "resnet34"), "views8"),
         short=_row(compare(runs, "length", [MAIN], margin, specs, "length_quarter"), "baseline"),
-        doses=[(curve, saturation(curve)) for curve in curves],
+        short_times=_steps_of(runs, "baseline") / _steps_of(runs, "length_quarter"),
+        doses=[(of[0], saturation(of[0]), list(map(saturation, of[1:]))) for of in curves],
+        measures=[MEASURE_TITLES[measure] for measure in CURVES[1:]],
         families=families,
         ways=sum(map(len, families)),
         seeds_of_ways=max((family["n"].max() for family in families if len(family)), default=0),
         gains=sum((family["relation"] == "higher").sum() for family in families),
+        losses=sum((family["relation"] == "lower").sum() for family in families),
         undecided=any("undecided" in set(family["relation"]) for family in families),
         views8=views8,
         cheapest=cheapest_reaching(budget, views8["mean"]) if views8 else None,
@@ -157,9 +165,20 @@ def _row(compared: pd.DataFrame, run: str) -> pd.Series:
     return compared.set_index("run").loc[run]
 
 
+def _trainings(runs: Runs, names: Sequence[str], profile: Profile) -> tuple[int, int]:
+    """How many of the named runs are there and how many there can be, those of one training counted once."""
+    there = {runs[name][0].name for name in names if name in runs}
+    return len(there), len(there | set(deduplicate(names, profile).values()))
+
+
 def _macs_of(runs: Runs, name: str) -> float:
     """Of a training; NaN of one that was not run."""
     return runs[name][0].summary["macs"] if name in runs else np.nan
+
+
+def _steps_of(runs: Runs, name: str) -> float:
+    """Of a training; NaN of one that was not run."""
+    return runs[name][0].summary["steps"] if name in runs else np.nan
 
 
 def _name(run: Run) -> str:
