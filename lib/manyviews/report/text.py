@@ -130,8 +130,7 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         gain=_row(compare(runs, "original", [MAIN], margin, specs, "resnet34"), "views8"),
         short=_row(compare(runs, "length", [MAIN], margin, specs, "length_quarter"), "baseline"),
         short_times=_steps_of(runs, "baseline") / _steps_of(runs, "length_quarter"),
-        doses=[(of[0], saturation(of[0]), list(map(saturation, of[1:]))) for of in curves],
-        measures=[MEASURE_TITLES[measure] for measure in CURVES[1:]],
+        doses=[(of[0], saturation(of[0]), _others(of[1:])) for of in curves],
         families=families,
         ways=sum(map(len, families)),
         seeds_of_ways=max((family["n"].max() for family in families if len(family)), default=0),
@@ -169,6 +168,15 @@ def _trainings(runs: Runs, names: Sequence[str], profile: Profile) -> tuple[int,
     """How many of the named runs are there and how many there can be, those of one training counted once."""
     there = {runs[name][0].name for name in names if name in runs}
     return len(there), len(there | set(deduplicate(names, profile).values()))
+
+
+def _others(curves: Sequence[pd.DataFrame]) -> dict[str, list[str]]:
+    """By what is said of the dose (a number, or why there is none): the accuracies by which it is said."""
+    said: dict[str, list[str]] = {}
+    for measure, curve in zip(CURVES[1:], curves, strict=True):
+        saturated = saturation(curve)
+        said.setdefault(str(saturated.dose or saturated.note), []).append(MEASURE_TITLES[measure])
+    return said
 
 
 def _macs_of(runs: Runs, name: str) -> float:
