@@ -13,6 +13,7 @@ from torch import Tensor
 
 from benchmarks.timing import Contender, interleaved, rate
 from benchmarks.training import BATCH, RECIPE, Network, make_model, random_images, steps_of
+from manyviews.data.dataset import map_images
 from manyviews.simclr.train import Trainer, resolve_precision
 
 DEVICE = torch.device("cpu")
@@ -23,7 +24,7 @@ NETWORK = Network(18, "conv7", 16, 64, 8)  # a fast one for its size: reading ma
 def measure(repeats: int) -> list[dict[str, Any]]:
     """Views per second from a map of a million images, of which no batch was read before, and from memory."""
     with tempfile.TemporaryDirectory() as folder:
-        mapped = np.load(made_file(Path(folder) / "images.npy"), mmap_mode="c")
+        mapped = map_images(made_file(Path(folder) / "images.npy"))
         images = torch.from_numpy(mapped).permute(0, 3, 1, 2)
         contenders = [
             Contender("from the disk", training(images, lambda: forget(mapped)), f"a map of {N_IMAGES:,}"),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -209,6 +210,24 @@ def test_a_built_dataset_that_lacks_a_file_says_how_to_build_it_again(cache):
             load_dataset(SMALL)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells how a file is mapped")
+def test_of_images_that_memory_cannot_keep_only_what_is_asked_for_is_read(tmp_path, monkeypatch):
+    """The flag `rr`, read at random, of the mapping."""
+    images = np.arange(48, dtype=np.uint8).reshape(4, 2, 2, 3)
+    np.save(tmp_path / "images.npy", images)
+
+    def flags(mapped: np.memmap) -> str:
+        np.testing.assert_array_equal(mapped, images)
+        maps = Path("/proc/self/smaps").read_text(encoding="utf-8")
+        return maps.split(f"{tmp_path}/images.npy")[1].split("VmFlags:")[1].splitlines()[0]
+
+    kept = room.map_images(tmp_path / "images.npy")
+    assert " rr" not in flags(kept)
+    del kept
+    monkeypatch.setattr(room, "memory", lambda: images.nbytes)
+    assert " rr" in flags(room.map_images(tmp_path / "images.npy"))
+
+
 def test_built_images_are_mapped_and_are_those_of_the_builder(cache):
     dataset = load_dataset(SMALL)
     for name, split in fractals.build(SMALL).pieces:
@@ -325,13 +344,13 @@ def test_built_images_are_looked_at_once(cache, monkeypatch):
 
 def test_what_determines_the_images_and_nothing_else_determines_the_folder(cache, monkeypatch):
     tiny = DataConfig(name="tiny-imagenet", **SIZES, image_size=16)
-    for config, seed_counts in ((SMALL, True), (tiny, False)):
+    for config, is_drawn in ((SMALL, True), (tiny, False)):  # the other lies at a path
         here = room.cache_folder(config)
         assert here.parent == cache
         for key in (*SIZES, "image_size"):
             assert room.cache_folder(config.model_copy(update={key: 9})) != here
-        assert (room.cache_folder(config.model_copy(update={"seed": 1})) != here) == seed_counts
-        assert room.cache_folder(config.model_copy(update={"path": "elsewhere"})) == here
+        assert (room.cache_folder(config.model_copy(update={"seed": 1})) != here) == is_drawn
+        assert (room.cache_folder(config.model_copy(update={"path": "elsewhere"})) == here) == is_drawn
     before = room.cache_folder(SMALL)
     monkeypatch.setattr(fractals, "RECIPE", fractals.RECIPE + 1)
     assert room.cache_folder(SMALL) != before

@@ -17,6 +17,8 @@ import hashlib
 import importlib
 import io
 import json
+import mmap
+import os
 import shutil
 import sys
 import zipfile
@@ -206,12 +208,28 @@ def read_npy(path: Path, trusted: bool = False) -> Split:
     """Images mapped from `<split>_images.npy`, labels from the file beside it; see checked."""
     beside = path.with_name(path.name.replace("images", "labels"))
     try:
-        images = np.load(path, mmap_mode="c", allow_pickle=False)
-        return checked(images, np.load(beside, allow_pickle=False), trusted)
+        return checked(map_images(path), np.load(beside, allow_pickle=False), trusted)
     except DataError:
         raise
     except DAMAGE as error:
         raise DataError(f"cannot be read, with {beside.name}, as plain arrays ({error}); {REPAIR}") from error
+
+
+def map_images(path: Path) -> np.memmap:
+    """An .npy file mapped into memory, its changes kept from the file.
+
+    Of one that memory could not keep, only what is asked for is read: images come one by one, in any order,
+    and some systems read megabytes after each. One that memory can keep is best read ahead.
+    """
+    images = np.load(path, mmap_mode="c", allow_pickle=False)
+    if images.nbytes > memory() / 2:
+        images._mmap.madvise(mmap.MADV_RANDOM)
+    return images
+
+
+def memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def checked(images: np.ndarray, labels: np.ndarray, trusted: bool = False) -> Split:
