@@ -222,7 +222,7 @@ def map_images(path: Path) -> np.memmap:
     and some systems read megabytes after each. One that memory can keep is best read ahead.
     """
     images = np.load(path, mmap_mode="c", allow_pickle=False)
-    if images.nbytes > memory() / 2:
+    if images.nbytes > memory() / 4:  # other programs, and runs, need their part
         images._mmap.madvise(mmap.MADV_RANDOM)
     return images
 
