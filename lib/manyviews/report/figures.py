@@ -1,5 +1,6 @@
 """Figures of runs and tables. Colour, marker and dash tell lines apart, so that they read in grey."""
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle, islice
@@ -366,7 +367,10 @@ def feature_map(table: pd.DataFrame, names: Mapping[str, Sequence[str]]) -> Figu
         of_split = table[table["split"] == split]
         for (label, rows), colour, marker in zip(of_split.groupby("label"), COLOURS, MARKERS, strict=False):
             look = {"color": colour, "marker": marker, "s": 22, "linewidths": 0}
-            ax.scatter(rows["x"], rows["y"], label=_short(names[split][label], 24), **look)
+            name = re.sub(
+                "^_", "\u200b_", _short(names[split][label], 24)
+            )  # no legend shows what begins with _
+            ax.scatter(rows["x"], rows["y"], label=name, **look)
         ax.set(title=of_panel, xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)", xticks=[], yticks=[])
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3, frameon=False, fontsize=8)
     return figure
@@ -441,5 +445,4 @@ def _draw_image(ax: Axes, image: np.ndarray, text: str, colour: str, dash: str) 
 def _short(name: str, width: int = 16) -> str:
     """A class's name as a figure shows it, at whole words where it has any."""
     short = shorten(name, width, placeholder="…")
-    short = in_figure(f"{name[: width - 1]}…" if short == "…" else short)
-    return f"\u200b{short}" if short.startswith("_") else short  # no legend shows what begins with _
+    return in_figure(f"{name[: width - 1]}…" if short == "…" else short)
