@@ -367,9 +367,8 @@ def feature_map(table: pd.DataFrame, names: Mapping[str, Sequence[str]]) -> Figu
         of_split = table[table["split"] == split]
         for (label, rows), colour, marker in zip(of_split.groupby("label"), COLOURS, MARKERS, strict=False):
             look = {"color": colour, "marker": marker, "s": 22, "linewidths": 0}
-            name = re.sub(
-                "^_", "\u200b_", _short(names[split][label], 24)
-            )  # no legend shows what begins with _
+            # A name that begins with _ would not be in the legend.
+            name = re.sub("^_", "\u200b_", _short(names[split][label], 24))
             ax.scatter(rows["x"], rows["y"], label=name, **look)
         ax.set(title=of_panel, xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)", xticks=[], yticks=[])
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3, frameon=False, fontsize=8)
