@@ -353,7 +353,7 @@ def recognised(path: Path) -> str:
             with zipfile.ZipFile(path) as archive:
                 if any(name.endswith("wnids.txt") for name in archive.namelist()):
                     return "tiny-imagenet"
-        except zipfile.BadZipFile as error:
+        except BadZipFile as error:
             raise DataError(f"{path}: a damaged zip ({error}); fetch it again") from None
     raise DataError(
         f"{path}: {'has none' if path.exists() else 'is not there; it must have one'} of these: a folder "

@@ -129,7 +129,7 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         exact=deduplicate(["resnet18_views8"], profile).get("resnet18_views8") == "length_4",
         gain=_row(compare(runs, "original", [MAIN], margin, specs, "resnet34"), "views8"),
         short=_row(compare(runs, "length", [MAIN], margin, specs, "length_quarter"), "baseline"),
-        short_times=_steps_of(runs, "baseline") / _steps_of(runs, "length_quarter"),
+        short_times=_times(runs, "baseline", "length_quarter", "steps"),
         doses=[(of[0], saturation(of[0]), _others(of[1:])) for of in curves],
         families=families,
         ways=sum(map(len, families)),
@@ -142,7 +142,7 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         longer=longer,
         twice=_row(compare(runs, "length", [MAIN], margin, specs, "length_half"), "baseline"),
         larger=_row(compare(runs, "original", [MAIN], margin, specs), "resnet34"),
-        larger_macs=_macs_of(runs, "resnet34") / _macs_of(runs, "baseline"),
+        larger_macs=_times(runs, "resnet34", "baseline", "macs"),
         lead=_row(compare(runs, "cost", [MAIN], margin, specs, "views8"), "length_4"),
         margin=margin,
     )
@@ -179,14 +179,10 @@ def _others(curves: Sequence[pd.DataFrame]) -> dict[str, list[str]]:
     return said
 
 
-def _macs_of(runs: Runs, name: str) -> float:
-    """Of a training; NaN of one that was not run."""
-    return runs[name][0].summary["macs"] if name in runs else np.nan
-
-
-def _steps_of(runs: Runs, name: str) -> float:
-    """Of a training; NaN of one that was not run."""
-    return runs[name][0].summary["steps"] if name in runs else np.nan
+def _times(runs: Runs, run: str, reference: str, cost: str) -> float:
+    """How many times a cost, of the summary, one training takes of another's; NaN where one was not run."""
+    of, of_reference = (runs[name][0].summary[cost] if name in runs else np.nan for name in (run, reference))
+    return of / of_reference
 
 
 def _name(run: Run) -> str:
