@@ -41,7 +41,7 @@ notebooks=(notebooks/*.ipynb)
 
 step "lint" "$python" -m ruff check .
 step "format" "$python" -m ruff format --check .
-step "unit tests" "$python" -m pytest tests lib
+step "unit tests" "$python" -m pytest --numprocesses logical --maxprocesses 4 tests lib  # 4: memory
 if [ ${#notebooks[@]} -gt 0 ]; then
     step "notebooks" "$python" -m pytest --nbval "${notebooks[@]}"
 fi
