@@ -230,14 +230,14 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
 
 def beside_published(published: Runs, own: Runs) -> pd.DataFrame:
     """Published and own accuracies of the runs that are in both, and whether their intervals overlap."""
-    rows = []
-    for name, measure in product((name for name in published if name in own), CURVES):
+    rows, both = [], dict.fromkeys(run.name for run in store.each_once(own) if run.name in published)
+    for name, measure in product(both, CURVES):
         a, b = (final_accuracy(runs[name], measure) for runs in (published, own))
         agree = "yes" if a.low <= b.high and b.low <= a.high else "no"
         texts = [accuracy_text(asdict(a)), accuracy_text(asdict(b)), f"{PERCENT * (b.mean - a.mean):+.1f}"]
         rows.append([title(name), MEASURE_TITLES[measure], *texts, agree])
     columns = ["Run", MEASURE, "published", "yours", "yours − published (points)", "agree"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).set_index(["Run", MEASURE])
 
 
 def variants(profile: Profile, named: Runs, runs: Runs) -> pd.DataFrame:
