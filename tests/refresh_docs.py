@@ -157,7 +157,7 @@ def profiles() -> str:
 
 
 def runs() -> str:
-    """The runs of runs.yaml, in the order in which they are done."""
+    """The runs of runs.yaml, in its order."""
     rows = []
     for name, spec in run_specs().runs.items():
         changes = spec.model_dump(exclude_defaults=True, exclude={"title", "comparisons", *SHOWN_APART})

@@ -247,6 +247,12 @@ def test_it_makes_what_is_missing_and_keeps_what_is_there(done):
     assert state_of(paths.run_folder("smoke", "baseline", 0)) is RunState.COMPLETE
 
 
+def test_the_longest_runs_are_begun_first(done):
+    assert cli.main(["--profile", "smoke", "--runs", "baseline,length_half,views8,resnet34"]) == 0
+    begun = [title.split("(")[-1].split(")")[0] for title in done]
+    assert begun == ["the data", "views8", "resnet34", "baseline", "length_half", "methods", "report"]
+
+
 @pytest.fixture
 def npz(tmp_path):
     """A folder of arrays."""

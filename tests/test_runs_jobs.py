@@ -6,7 +6,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+import warnings
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -103,6 +104,15 @@ def test_an_unexpected_error_is_told_and_stops_no_other_job():
     assert "Traceback" in Path(log).read_text()
     Path(log).unlink()
     assert do_jobs([]) == []
+
+
+def test_two_commands_at_a_time_do_not_want_the_same_port():
+    with warnings.catch_warnings(), socket.socket() as other:
+        warnings.simplefilter("error")
+        with suppress(OSError):  # taken already, as it shall be
+            other.bind(("", 8787))
+            other.listen()
+        assert do_jobs([Job("good", partial(str, ""))], at_once=1) == []
 
 
 def test_a_process_that_is_killed_takes_no_other_with_it():
@@ -255,6 +265,8 @@ def test_an_estimate_times_each_kind_of_network_once_and_follows_views_and_evalu
     assert timed == [18, 18, 18]
     assert estimate_seconds([deep], dataset, 1) > 2 * expected - jobs.SECONDS_TO_START
     assert estimate_seconds([], dataset, 2) == 0
+    whole = estimate_seconds([deep], dataset, 1)
+    assert estimate_seconds([short, deep], dataset, 2) == whole  # the longest alone takes as long
 
 
 def test_a_timed_step_takes_some_time():
@@ -277,6 +289,13 @@ def test_the_bar_follows_the_epochs_of_a_run(content, fraction):
     assert fraction_done(config) == fraction
     pretend("distinct2_4", 0)
     assert fraction_done(config) == 1
+
+
+def test_the_bar_leaves_room_for_the_last_probes_of_a_run_that_takes_them():
+    config = small_run("baseline")
+    table = pd.DataFrame({"epoch": range(config.training.epochs + 1)})
+    write_table(table, partial_folder(paths.run_folder("small", "baseline", 0)) / "metrics.csv")
+    assert 0.25 < fraction_done(config) < 1
 
 
 def test_the_number_at_a_time_can_be_said(monkeypatch):

@@ -166,6 +166,7 @@ def run_jobs(options: argparse.Namespace) -> list[str]:
     from manyviews.data.dataset import load_dataset
     from manyviews.runs.jobs import (
         Job,
+        amount_of_training,
         default_jobs,
         do_jobs,
         estimate_seconds,
@@ -201,6 +202,8 @@ def run_jobs(options: argparse.Namespace) -> list[str]:
             )
     others: list[RunConfig] = [config for config in missing if config.run not in NOTEBOOKS]
     jobs += [Job(run_title(config.run, config.seed), partial(make_run, config), config) for config in others]
+    # The longest runs first, so that none is left alone at the end. What trains nothing is soon done.
+    jobs.sort(key=lambda job: -amount_of_training(job.config) if job.config else -math.inf)
     about = f"on the workers of {options.scheduler}" if missing else "nothing to train"
     if missing and not options.scheduler:
         print("Timing some steps of each network", flush=True)
@@ -287,7 +290,7 @@ def run_all(arguments: Sequence[str] | None = None) -> int:
         from manyviews.runs.store import load_own, load_results
 
         answers = text.answers(load_results(profile), profile, load_own(profile)).data
-        print(f"\n{answers.replace('**', '')}\n\nOur report: {folder / 'report.html'}")
+        print(f"\n{answers.replace('*', '')}\n\nOur report: {folder / 'report.html'}")
     return 1 if failed else 0
 
 

@@ -52,7 +52,7 @@ class RunSpec(Section):
 
 
 class RunSpecs(Section):
-    """All runs by name, in the order in which they are done, and all comparisons by name."""
+    """All runs by name, in the order in which they are shown, and all comparisons by name."""
 
     comparisons: dict[str, Comparison]
     runs: dict[Annotated[str, Field(pattern=NAME)], RunSpec]

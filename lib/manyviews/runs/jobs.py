@@ -20,6 +20,7 @@ from manyviews.config.schema import ConfigError, Profile, RunConfig
 from manyviews.config.surroundings import TIME_IS_OVER, clean_room, seconds_left
 from manyviews.data.dataset import SPLITS, Dataset
 from manyviews.runs.store import (
+    LAST_LOOK,
     RunState,
     check_recipe,
     mark_for_rerun,
@@ -110,6 +111,12 @@ def missing_runs(
     return missing
 
 
+def amount_of_training(config: RunConfig) -> float:
+    """What a run takes beside others of its profile, about: views through all layers of the network."""
+    training = config.training
+    return training.epochs * training.image_fraction * config.n_views * config.depth
+
+
 def estimate_seconds(configs: Sequence[RunConfig], dataset: Dataset, at_once: int) -> float:
     """How long runs will take here, from a few timed steps of each kind of network.
 
@@ -120,7 +127,7 @@ def estimate_seconds(configs: Sequence[RunConfig], dataset: Dataset, at_once: in
     """
     sizes = {name: len(getattr(dataset, name).labels) for name in SPLITS}
     of_view: dict[tuple, float] = {}  # seconds
-    total = 0.0
+    of_runs = []  # seconds
     for config in configs:
         kind = (config.depth, config.stem, config.network.width, config.view_size)
         if kind not in of_view:
@@ -130,8 +137,8 @@ def estimate_seconds(configs: Sequence[RunConfig], dataset: Dataset, at_once: in
         # A forward pass is a third of a step; the probes take about as long again. The last evaluation, with
         # all further probes, was seen to take as long as twelve along the way.
         looks = epochs // config.evaluation.every_epochs + (2 if config.evaluation.brief else 13)
-        total += of_view[kind] * (views + looks * sum(sizes.values()) * 2 / 3) + SECONDS_TO_START
-    return total / min(at_once, len(configs)) if configs else 0.0
+        of_runs.append(of_view[kind] * (views + looks * sum(sizes.values()) * 2 / 3) + SECONDS_TO_START)
+    return max(sum(of_runs) / at_once, max(of_runs, default=0.0))
 
 
 def _seconds_of_a_view(config: RunConfig, dataset: Dataset, at_once: int) -> float:
@@ -225,6 +232,7 @@ def _workers(at_once: int, scheduler: str) -> "Iterator[Client]":
     environment = PROCESS_SETTINGS | {"OMP_NUM_THREADS": str(threads)}
     own = {name: value for name, value in environment.items() if name not in os.environ}
     settings = {"memory_limit": 0, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+    settings["scheduler_kwargs"] = {"dashboard_address": ":0"}  # its server is there all the same: any port
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the processes inherit that: Ctrl-C is for us
     with (
         dask.config.set(LOCAL | {"distributed.nanny.pre-spawn-environ": own}),
@@ -298,7 +306,7 @@ def make_run(config: RunConfig) -> str:
 @contextmanager
 def _progress(configs: Sequence[RunConfig]):
     """A bar that follows the epochs of runs while others make them; gives a function that prints above it."""
-    work = [config.training.epochs * config.n_views * config.depth for config in configs]  # about
+    work = list(map(amount_of_training, configs))
     ended = threading.Event()
     with tqdm(total=sum(work) or None, desc=f"{len(configs)} runs", bar_format=BAR, disable=not work) as bar:
 
@@ -317,7 +325,7 @@ def _progress(configs: Sequence[RunConfig]):
 
 
 def fraction_done(config: RunConfig) -> float:
-    """How much of the training of a run is behind it: 0 to 1."""
+    """How much of a run is behind it: 0 to 1."""
     folder = paths.run_folder(config.profile, config.run, config.seed)
     if state_of(folder) is RunState.COMPLETE:
         return 1.0
@@ -325,4 +333,5 @@ def fraction_done(config: RunConfig) -> float:
         epochs = len(read_table(partial_folder(folder) / "metrics.csv")) - 1  # the first: initial weights
     except (OSError, ValueError):  # not begun, just finished, or damaged, which the run itself will tell
         return 0.0
-    return min(max(0, epochs) / config.training.epochs, 1)
+    all_epochs = config.training.epochs + (0 if config.evaluation.brief else LAST_LOOK)
+    return min(max(0, epochs) / all_epochs, 1)

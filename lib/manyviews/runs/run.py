@@ -30,6 +30,7 @@ from manyviews.probes.protocol import (
 from manyviews.runs.environment import check_same, describe_environment, note_environment
 from manyviews.runs.store import (
     CURVES,
+    LAST_LOOK,
     RAW_PIXELS,
     Run,
     RunState,
@@ -61,7 +62,6 @@ from manyviews.simclr.views import ViewStrengths
 # Forward, gradient of the activations, gradient of the weights: each about as many multiply-adds.
 FORWARDS_OF_A_TRAINING_STEP = 3
 Watch = Callable[[pd.DataFrame], None]  # what is shown of a training; see `run`
-LAST_LOOK = 3  # epochs that all probes at the end take, about
 
 
 class Stopped(KeyboardInterrupt):

@@ -26,6 +26,7 @@ CURVES = ("id_knn_accuracy", "id_linear_accuracy", "ood_knn_accuracy", "ood_line
 RAW_PIXELS = "raw_pixels"
 RERUN = "rerun"  # a file in the folder of a run that is to be made again
 TABLES = ("sweep", "neighbours", "feature_map")  # of the runs that are looked at from all sides
+LAST_LOOK = 3  # epochs that all probes at the end of such a run take, about
 KEYS = ["run", "seed"]  # of a published table
 DIFFER = "{key} is {there} there and {here} here"
 
