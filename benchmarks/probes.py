@@ -26,7 +26,7 @@ from manyviews.simclr.train import Recipe, Trainer
 DEVICE = "cpu"
 DATA = DataConfig(name="tiny-imagenet", image_size=32)
 NETWORK = {"depth": 18, "stem": "conv3", "width": 16, "projection_norm": True}
-RECIPE = Recipe(epochs=2, warmup_epochs=1, schedule_per="step", temperature=0.2, learning_rate=2e-3)
+RECIPE = Recipe(epochs=1, warmup_epochs=0.5, schedule_per="step", temperature=0.2, learning_rate=2e-3)
 SIZES = ((40, 100), (100, 500))  # classes, images of each
 NEIGHBOURS = 5
 MAX_ITER = 100_000  # more than any of our fits needs
