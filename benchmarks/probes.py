@@ -1,6 +1,6 @@
 """The probes against scikit-learn, on features of Tiny-ImageNet photographs.
 
-A network is trained for some minutes first. Both sides get the same float32 features and number of threads.
+A network is trained for an epoch first. Both sides get the same float32 features and number of threads.
 """
 
 import warnings

@@ -56,11 +56,9 @@ def interleaved(
             # Not always after the same one: what ran before leaves traces in memory and caches.
             place = (index + (turn if index % 2 == 0 else -turn)) % len(contenders)
             values[place].append(contenders[place].measure())
-    first, *others = values
-    rows = [row(case, contenders[0].name, unit, first, contenders[0].note)]
-    for contender, its in zip(contenders[1:], others, strict=True):
-        other = row(case, contender.name, unit, its, contender.note)
-        rows.append(other | times_as_fast(first, its, unit))
+    rows = [row(case, c.name, unit, its, c.note) for c, its in zip(contenders, values, strict=True)]
+    for other, its in zip(rows[1:], values[1:], strict=True):
+        other |= times_as_fast(values[0], its, unit)
     return rows
 
 

@@ -143,10 +143,6 @@ def made_up_run(
         predictions=made_up_predictions(final, seed),
         initial_predictions=made_up_predictions(start, seed),
         sweep=made_up_sweep(final, start),
-        neighbours=pd.DataFrame({"split": ["id", "id", "ood"], "right": [True, True, False]}),
-        feature_map=pd.DataFrame(
-            {"split": ["id"] * 4, "label": [0, 0, 1, 1], "x": [0, 1, 9, 8], "y": [0.0, 0.5, 0.0, 3.0]}
-        ),
     )
 
 

@@ -223,7 +223,7 @@ def seconds_of_compute(views: float, macs: float) -> float:
 
 
 def hours_of_studies() -> str:
-    """GPU-hours of the original's three runs, and of all of our study, on its images and on ImageNet-1k's."""
+    """GPU-hours of the original's runs and the supervised baseline, and of all runs, on two datasets."""
     rows, macs = [], {}
     profile = load_profile("tiny-imagenet")
     for what, names in {

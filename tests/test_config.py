@@ -117,11 +117,6 @@ def test_the_recipe_leaves_out_what_cannot_change_numbers():
         assert one.recipe() != RunConfig(**EXPERIMENT, **PAPER, **change).recipe()
 
 
-def test_a_configuration_survives_json():
-    run = RunConfig(**EXPERIMENT, **PAPER, views={"crop_scale": (0.3, 0.7)}, training={"epochs": 11})
-    assert RunConfig.model_validate_json(run.model_dump_json()) == run
-
-
 # ------------------------------------------------------------------------------------------------ profiles
 
 

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from manyviews.config.profiles import load_profile
-from manyviews.config.schema import DataConfig
+from manyviews.config.schema import LIMITS, DataConfig
 from manyviews.data import dataset as room
 from manyviews.data import images
-from manyviews.data.dataset import DataError, load_dataset
+from manyviews.data.dataset import SPLITS, DataError, load_dataset
 
 QUARTERS = np.array([[[250, 120, 10], [200, 20, 90]], [[30, 180, 70], [60, 5, 220]]], np.uint8)
 NAMES = ("a b", "é", "$x^2$", "p|q", "🙂", "Cat", "cat", "zebra")
@@ -130,7 +130,7 @@ def test_the_classes_to_train_on_can_be_listed_too(pictures):
 def test_the_profile_for_imagenet_asks_for_the_form_of_the_original():
     """Oracle: the numbers of the original's files, see data/README.md."""
     data = load_profile("imagenet-200").data
-    assert [getattr(data, limit) for limit in room.LIMITS] == [200, 200, 500, 50, 50]
+    assert [getattr(data, limit) for limit in LIMITS] == [200, 200, 500, 50, 50]
     assert data.image_size == 64
 
 
@@ -217,7 +217,7 @@ def test_what_the_disk_refuses_and_what_memory_lacks_is_not_called_broken():
 
 def test_a_class_may_be_called_train_where_it_lies_in_train(pictures):
     (pictures / "cat").rename(pictures / "val")
-    assert "val" not in images.list_classes(pictures, but=images.PARTS)
+    assert "val" not in images.list_classes(pictures, but=SPLITS)
     assert "val" in images.list_classes(pictures)
 
 

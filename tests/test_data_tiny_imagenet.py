@@ -146,10 +146,7 @@ def test_fewer_classes_are_evenly_spaced():
         ({"train/n03/images/n03_x.JPEG": b""}, r"n03_x\.JPEG has no number"),
         ({"train/n03/images/plain.JPEG": b""}, r"plain\.JPEG has no number"),
         ({"wnids.txt": "n01\nn01\nn03\nn04\nn05\nn08\n"}, "names a class twice"),
-        ({"train/n03/images/n03_4.JPEG": gray(9, 20_000, 20_000)}, r"n03_4\.JPEG: larger than 89 megapixels"),
         ({"train/n03/images/n03_4.JPEG": b"not a picture"}, r"n03_4\.JPEG: no pictures"),
-        ({"train/n03/images/n03_4.JPEG": gray(9)[:400]}, r"n03_4\.JPEG: broken"),
-        ({"train/n03/images/n03_4.JPEG": gray(9, 32, 32, 3)}, r"n03_4\.JPEG: smaller than 64 pixels"),
         ({"val/images/val_7.JPEG": None}, r"val_7\.JPEG"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the probes are asked: splits, folds, draws, the sweep. Oracle: scikit-learn, used directly."""
+"""What the probes are asked: splits, folds, draws, neighbours. Oracle: scikit-learn, used directly."""
 
 import numpy as np
 import pandas as pd
@@ -6,13 +6,13 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import nn
 
 from manyviews.config.schema import ConfigError, EvaluationConfig
 from manyviews.data.dataset import Dataset, Split
 from manyviews.probes import protocol
-from manyviews.probes.feature_space import example_neighbours, feature_map, map_purity
+from manyviews.probes.feature_space import example_neighbours, feature_map
 from manyviews.probes.features import extract_features
 from manyviews.probes.predictions import MEASURES, accuracies, correct
 from manyviews.probes.protocol import (
@@ -63,7 +63,7 @@ def test_a_fraction_of_four_fifths_holds_out_a_fifth(n):
 
 
 def test_the_four_accuracies_are_the_originals_and_predictions_give_them(made_up):
-    """study, section 1: ID on validation images; OOD on the images that RandomState(42) holds out."""
+    """Training classes on validation images; unseen ones on the images that RandomState(42) holds out."""
     features, labels = made_up
     evaluation = evaluate(features, labels, CONFIG, folds=False)
     mask = np.random.RandomState(42).permutation(180) >= round(0.3 * 180)
@@ -226,7 +226,10 @@ def test_a_map_keeps_classes_together_and_features_that_are_all_alike_end_nothin
         name: 9 * nn.functional.one_hot(labels[name], 12).float() + 0.1 * x for name, x in features.items()
     }
     apart["ood"] = -apart["ood"]  # else classes of one number would lie together
-    assert map_purity(feature_map(apart, labels)) > 0.95
+    table = feature_map(apart, labels)
+    places, keys = table[["x", "y"]], (table["split"] + table["label"].astype(str)).to_numpy()
+    _, near = NearestNeighbors(n_neighbors=2).fit(places).kneighbors(places)
+    assert (keys == keys[near[:, 1]]).mean() > 0.95
     alike = {name: torch.ones_like(x) for name, x in features.items()}
     table = feature_map(alike, labels)
     assert len(table) == 300

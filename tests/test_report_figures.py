@@ -13,11 +13,11 @@ from made_up import made_up_runs
 from manyviews.config.runs import run_specs
 from manyviews.data.dataset import Split
 from manyviews.report import figures, sliders
-from manyviews.report.tables import MEASURE_TITLES, in_markdown
+from manyviews.report.tables import in_markdown
 from manyviews.runs.store import CURVES
 from manyviews.simclr.views import ViewStrengths
 from manyviews.stats import frontier
-from manyviews.stats.compare import accuracy_table, compare, factorial_effects
+from manyviews.stats.compare import compare, factorial_effects
 from manyviews.stats.dose import dose_curve
 from manyviews.stats.scaling import error_curve
 
@@ -31,14 +31,13 @@ MANY = made_up_runs(
         for i, name in enumerate(dict.fromkeys([*FACTORIAL, *LENGTHS, "distinct2", "distinct4"]))
     }
 )
-UNIT = re.compile(r"\(%\)|\(points\)|points above|Epoch|steps|thousands|10\^|\(s\)|no unit|Distinct views")
+UNIT = re.compile(r"\(%\)|\(points\)|points above|Epoch|steps|thousands|10\^|no unit|Distinct views")
 FIGURES = {
     "curves": lambda: figures.learning_curves(MANY, FACTORIAL, [KNN], list(figures.COSTS)),
     "grid": lambda: figures.learning_curves(RUNS, FINALS, CURVES, ["epoch", "views_forwarded"]),
-    "differences": lambda: figures.intervals(compare(MANY, "factorial", [KNN], 0.02, SPECS), 0.02),
+    "differences": lambda: figures.intervals(compare(MANY, "factorial", [KNN], 0.02), 0.02),
     "effects": lambda: effects_figure(),
-    "accuracies": lambda: figures.intervals(accuracy_table(RUNS, FINALS, CURVES), x="Accuracy (%)"),
-    "doses": lambda: figures.doses({"Dose": dose_curve(MANY, "dose", KNN, 0.02, SPECS)}, 0.02),
+    "doses": lambda: figures.doses({"Dose": dose_curve(MANY, "dose", KNN, 0.02)}, 0.02),
     "recipes": lambda: figures.recipes(frontier.recipes(MANY, KNN, "baseline")),
     "forecasts": lambda: figures.forecasts(error_curve(MANY, LENGTHS, KNN), KNN),
 }
@@ -51,7 +50,7 @@ def _close_figures():
 
 
 def effects_figure():
-    table = factorial_effects(MANY, "factorial", KNN, 0.02, SPECS)
+    table = factorial_effects(MANY, "factorial", KNN, 0.02)
     return figures.intervals(table, 0.02, table["effect"], "Effect (points)")
 
 
@@ -96,7 +95,7 @@ def test_chance_and_baselines_are_those_of_the_classes():
 
 
 def test_an_interval_figure_shows_each_number_with_both_intervals():
-    table = compare(RUNS, "original", [KNN], 0.02, SPECS)
+    table = compare(RUNS, "original", [KNN], 0.02)
     ax = figures.intervals(table, 0.02).axes[0]
     labels = [tick.get_text() for tick in ax.get_yticklabels()]
     assert labels == [SPECS.title(name) for name in table["run"]]
@@ -112,7 +111,7 @@ def test_an_interval_figure_shows_each_number_with_both_intervals():
 
 
 def test_a_legend_tells_the_intervals_apart_and_counts_the_seeds():
-    (legend,) = figures.intervals(compare(RUNS, "original", [KNN], 0.02, SPECS), 0.02).legends
+    (legend,) = figures.intervals(compare(RUNS, "original", [KNN], 0.02), 0.02).legends
     assert {words.get_text() for words in legend.get_texts()} == {
         "within 2 points",
         "over seeds",
@@ -120,28 +119,14 @@ def test_a_legend_tells_the_intervals_apart_and_counts_the_seeds():
     }
     assert legend.get_title().get_text() == "95% intervals, n = 3"
     one = made_up_runs({"baseline": [0.5], "joint": [0.6]})
-    (legend,) = figures.intervals(compare(one, "batchnorm", [KNN], 0.02, SPECS), 0.02).legends
+    (legend,) = figures.intervals(compare(one, "batchnorm", [KNN], 0.02), 0.02).legends
     assert {words.get_text() for words in legend.get_texts()} == {"within 2 points", "over images"}
     assert legend.get_title().get_text() == "95% intervals, n = 1"
 
 
-def test_the_originals_numbers_stand_in_the_rows_of_their_run_and_measure():
-    ax = FIGURES["accuracies"]().axes[0]
-    labels = [tick.get_text() for tick in ax.get_yticklabels()]
-    diamonds = {
-        labels[int(line.get_ydata()[0])]: line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"
-    }
-    expected = {"ResNet-18, 2 views": (18, 20, 12, 19), "ResNet-34, 8 views": (30, 32, 19, 24)}
-    assert diamonds == {
-        f"{run}: {MEASURE_TITLES[measure]}": pytest.approx(value)
-        for run, values in expected.items()
-        for measure, value in zip(CURVES, values, strict=True)
-    }
-
-
 def test_doses_stand_beside_a_band_around_fresh_views():
     """Two and four distinct views, and as many fresh ones as four epochs of two draw."""
-    curve = dose_curve(MANY, "dose", KNN, 0.02, SPECS)
+    curve = dose_curve(MANY, "dose", KNN, 0.02)
     ax = FIGURES["doses"]().axes[0]
     dots = next(line for line in ax.lines if line.get_marker() == "o")
     assert list(dots.get_xdata()) == list(curve["distinct"].dropna()[curve["mean"].notna()]) == [2, 4, 8]
@@ -175,12 +160,12 @@ def test_the_held_out_length_is_set_apart():
 
 
 def test_of_nothing_there_is_no_figure_and_the_page_says_so(capsys):
-    nothing = compare({}, "dose", [KNN], 0.02, SPECS)
+    nothing = compare({}, "dose", [KNN], 0.02)
     assert figures.learning_curves({}, FINALS, [KNN]) is None
     assert figures.intervals(nothing, 0.02) is None
     assert figures.forecasts(None, KNN) is None
     for runs in ({}, {"baseline": MANY["baseline"]}):  # fresh views alone answer nothing
-        assert figures.doses({"Dose": dose_curve(runs, "dose", KNN, 0.02, SPECS)}, 0.02) is None
+        assert figures.doses({"Dose": dose_curve(runs, "dose", KNN, 0.02)}, 0.02) is None
     assert figures.recipes(frontier.recipes({}, KNN, "baseline")) is None
     figures.show(None, "Differences: views drawn once")
     assert capsys.readouterr().out == "Differences: views drawn once: not run\n"

@@ -86,7 +86,7 @@ def test_a_comparison_says_how_each_run_differs_and_what_it_cost():
     """4 x the epochs with the rate moved per step and per epoch: 15, 18 and 15 points below."""
     runs = made_up_runs({"length_4": FINALS["views8"], "length_4_epochs": FINALS["resnet34"]})
     runs["resnet18_views8"] = runs["length_4"]
-    table = tables.comparison(runs, compare(runs, "identity", [KNN], 0.02, SPECS))
+    table = tables.comparison(runs, compare(runs, "identity", [KNN], 0.02))
     four, same, other, missing = (table.loc[SPECS.title(name)] for name in SPECS.members("identity"))
     assert (four["Relation"], four["Difference (points)"]) == ("reference", "")
     assert same["Difference (points)"] == "the same run as ResNet-18, 4 x epochs"
@@ -101,7 +101,7 @@ def test_a_comparison_says_how_each_run_differs_and_what_it_cost():
 
 
 def test_differences_name_both_sides_and_the_measure():
-    compared = compare(RUNS, "original", CURVES, 0.02, SPECS, reference="resnet34")
+    compared = compare(RUNS, "original", CURVES, 0.02, reference="resnet34")
     table = tables.differences(compared)
     rows = table.loc["ResNet-34, 8 views − ResNet-34, 2 views"]
     assert list(rows["Measure"]) == [tables.MEASURE_TITLES[measure] for measure in CURVES]
@@ -111,7 +111,7 @@ def test_differences_name_both_sides_and_the_measure():
 
 
 def test_a_verdict_has_a_line_and_its_numbers_another():
-    judged = verdicts(RUNS, made_up_predictions(0.31), PROFILE.claims, SPECS)
+    judged = verdicts(RUNS, made_up_predictions(0.31), PROFILE.claims)
     table = tables.verdicts(judged)
     assert list(table.index) == list("ABCDE")
     assert table.loc["C", "In its own"] == "supported"
@@ -267,11 +267,11 @@ NOTHING = {
     "accuracies": lambda: tables.accuracies(Results({}, None, published=True)),
     "equal terms": lambda: tables.equal_terms({}),
     "sweep": lambda: tables.sweep({}, "id"),
-    "dose": lambda: tables.dose(dose_curve({}, "dose", KNN, 0.02, SPECS)),
+    "dose": lambda: tables.dose(dose_curve({}, "dose", KNN, 0.02)),
     "recipes": lambda: tables.recipes(recipes({}, KNN, "baseline")),
-    "comparison": lambda: tables.comparison({}, compare({}, "dose", [KNN], 0.02, SPECS)),
-    "differences": lambda: tables.differences(compare({}, "dose", [KNN], 0.02, SPECS)),
-    "findings": lambda: tables.differences(verdicts_table(verdicts({}, None, PROFILE.claims, SPECS))),
+    "comparison": lambda: tables.comparison({}, compare({}, "dose", [KNN], 0.02)),
+    "differences": lambda: tables.differences(compare({}, "dose", [KNN], 0.02)),
+    "findings": lambda: tables.differences(verdicts_table(verdicts({}, None, PROFILE.claims))),
     "numbers": lambda: tables.numbers({"slope": None}),
     "cost": lambda: tables.cost({}, ORIGINAL),
     "data": lambda: tables.data_facts({}),
@@ -322,3 +322,11 @@ def test_limits_that_were_changed_after_the_runs_are_told():
     said = text.rules(stricter, RUNS).data
     assert "beyond 3.5 points" in said
     assert "changed after the runs**: ResNet-18, 2 views, seed 0;" in said
+
+
+def test_a_footer_tells_that_the_code_is_unknown_where_there_was_no_git():
+    made = {"device": "A CPU", "precision": "float64", "git_dirty": False, "cpu_time_s": 7200}
+    for commit, words in (("0123456789abc", "0123456789"), (None, "of an unknown commit")):
+        runs = made_up_runs({"baseline": [0.2]}, git_commit=commit, **made)
+        said = f"Code {words}; seeds 0; A CPU, float64; the trainings took 2.0 core-hours."
+        assert text.provenance(runs).data == said

@@ -53,14 +53,6 @@ def modules_of(*rooms: str) -> list[str]:
     return [".".join(path.relative_to(LIBRARY.parent).with_suffix("").parts) for path in files]
 
 
-@pytest.fixture(autouse=True)
-def a_module_that_reads(tmp_path, monkeypatch):
-    """On the path of each interpreter that `watched` starts."""
-    code = "from manyviews.config.runs import run_specs\nrun_specs()\n"
-    (tmp_path / "read_when_imported.py").write_text(code)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-
-
 def watched(modules: list[str]) -> tuple[list[str], set[str]]:
     """Files of notebooks/ opened by importing modules in a fresh interpreter, and all that is loaded."""
     command = [sys.executable, "-c", WATCH, str(paths.NOTEBOOKS), *modules]
@@ -95,8 +87,11 @@ def test_an_import_reads_no_configuration():
     assert opened == []
 
 
-def test_what_is_read_would_be_seen():
+def test_what_is_read_would_be_seen(tmp_path, monkeypatch):
     """Oracle: a module that reads runs.yaml, so that the test above can fail."""
+    code = "from manyviews.config.runs import run_specs\nrun_specs()\n"
+    (tmp_path / "read_when_imported.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
     opened, _ = watched(["manyviews.config.runs", "read_when_imported"])
     assert opened == [str(paths.NOTEBOOKS / "runs.yaml")]
 

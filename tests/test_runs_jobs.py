@@ -47,9 +47,8 @@ def pretend(name: str, seed: int) -> None:
     write_json(folder / "summary.json", {})
 
 
-def missing(names, seeds, **changes) -> list[tuple[str, int]]:
-    force = changes.pop("force", False)
-    return [(c.run, c.seed) for c in missing_runs(names, small_profile(**changes), seeds, force)]
+def missing(names, seeds, force=False) -> list[tuple[str, int]]:
+    return [(config.run, config.seed) for config in missing_runs(names, small_profile(), seeds, force)]
 
 
 def test_what_is_there_is_not_made_again_and_seeds_of_a_run_follow_each_other():
@@ -66,13 +65,6 @@ def test_what_is_there_is_not_made_again_and_seeds_of_a_run_follow_each_other():
 
 def test_what_two_names_need_is_made_once():
     assert missing(["baseline", "temperature_05"], [0]) == [("baseline", 0)]
-
-
-def test_a_run_of_another_configuration_is_an_error():
-    pretend("distinct2_4", 0)
-    message = r"temperature is 0.5 there and 0.1 here.*--force"
-    with pytest.raises(ConfigError, match=message):
-        missing(["distinct2_4"], [0], training={"temperature": 0.1})
 
 
 def test_two_processes_make_runs_and_one_that_fails_keeps_none_from_running(capsys):
@@ -185,6 +177,12 @@ def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
+
+
+def test_workers_elsewhere_are_told_of_places_as_the_caller_means_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MANYVIEWS_DATA", "images")
+    assert jobs._settings()["MANYVIEWS_DATA"] == str(tmp_path / "images")
 
 
 def test_a_cluster_makes_the_same_runs_to_the_bit(tmp_path, monkeypatch):

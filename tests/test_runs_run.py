@@ -16,7 +16,7 @@ from small import full_disk, small_profile, small_run
 
 from manyviews.config import paths
 from manyviews.config.errors import sentence
-from manyviews.config.schema import ConfigError, RunConfig
+from manyviews.config.schema import ConfigError
 from manyviews.data.dataset import load_dataset
 from manyviews.probes.features import split_features
 from manyviews.probes.predictions import MEASURES, accuracies
@@ -351,6 +351,7 @@ DAMAGE = [
     ("predictions.csv", Path.unlink),
     ("config.json", Path.unlink),
     ("environment.json", drop_last_line),
+    ("SHA256SUMS", lambda path: path.write_text(path.read_text()[:40])),
 ]
 
 
@@ -560,12 +561,6 @@ def test_a_fraction_of_the_images_is_of_each_class():
     labels = torch.tensor([2, 0, 1, 0, 0, 2, 0, 2, 2, 2])
     assert first_of_each_class(labels, 0.5).tolist() == [0, 1, 2, 3, 5]
     assert first_of_each_class(labels, 1).tolist() == list(range(10))
-
-
-def test_a_stored_configuration_reads_back():
-    run(small_run())
-    there = json.loads((folder() / "config.json").read_text())
-    assert RunConfig(**there).recipe() == small_run().recipe()
 
 
 def test_metrics_are_documented():

@@ -127,15 +127,3 @@ def test_refuses_what_makes_no_loss(shape, n_views, temperature, definition, mes
 def test_refuses_what_is_not_pairs():
     with pytest.raises(ValueError, match="2 rows for each image"):
         nt_xent(torch.ones(3, 4), 0.5)
-
-
-@pytest.mark.parametrize("length", [1e-18, 1e25])
-def test_the_length_of_a_projection_does_not_matter_even_where_its_square_overflows(length):
-    """In float32, squares end at 3e38; the gradient falls as the length grows."""
-    z = projections(2, 4).float().requires_grad_()
-    scaled = (length * z).detach().requires_grad_()
-    loss, of_scaled = nt_xent(z, 0.2), nt_xent(scaled, 0.2)
-    loss.backward()
-    of_scaled.backward()
-    torch.testing.assert_close(of_scaled, loss)
-    torch.testing.assert_close(length * scaled.grad, z.grad)

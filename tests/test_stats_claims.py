@@ -41,11 +41,11 @@ RUNS, LEVEL_RUNS = made_up(FINALS, curve=(0, 0.4, 1, 1, 1)), made_up(FLAT)
 
 
 def controlled(key, runs, raw_pixels=PIXELS):
-    return judge(CONTROLS[key], runs, raw_pixels, CONFIG, SPECS)
+    return judge(CONTROLS[key], runs, raw_pixels, CONFIG)
 
 
 def all_verdicts(runs, raw_pixels=PIXELS):
-    return {one.claim.key: one for one in verdicts(runs, raw_pixels, CONFIG, SPECS)}
+    return {one.claim.key: one for one in verdicts(runs, raw_pixels, CONFIG)}
 
 
 def needed(key):
@@ -227,7 +227,7 @@ def test_a_curve_is_level_from_where_its_last_part_begins_to_its_end(curve, tole
     """40 points in all, of which 0.0375 are 1.5. The margin, of differences of runs, plays no part."""
     config = ClaimsConfig(margin=0.001, plateau_window=0.5, plateau_tolerance=tolerance)
     runs = made_up_runs({"views8": [0.5, 0.51, 0.52]}, curve=curve)
-    judged = judge(REPORTED["B"], runs, None, config, SPECS)
+    judged = judge(REPORTED["B"], runs, None, config)
     assert (judged.outcome, judged.findings["reference"][0]) == (expected, "epoch 2")
     assert judged.findings["mean"][0] == pytest.approx((1 - curve[2]) * np.mean([0.4, 0.41, 0.42]))
 
@@ -271,7 +271,7 @@ def test_carrying_over_is_a_gain_over_raw_pixels_and_random_weights_under_both_p
     pixels, initial = (dict(zip(measures, part, strict=True)) for part in (levels[:2], levels[2:]))
     own = {run.seed: made_up_predictions(0.1, run.seed, **initial) for run in RUNS["views8"]}
     seeds = [replace(run, initial_predictions=own[run.seed]) for run in RUNS["views8"]]
-    judged = judge(criterion, {"views8": seeds}, made_up_predictions(0.15, **pixels), CONFIG, SPECS)
+    judged = judge(criterion, {"views8": seeds}, made_up_predictions(0.15, **pixels), CONFIG)
     of = judged.findings.set_index(["reference", "measure"])["outcome"]
     assert of.to_dict() == dict(zip(product(("raw_pixels", "initial"), measures), outcomes, strict=True))
     assert judged.outcome == expected

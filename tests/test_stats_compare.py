@@ -86,7 +86,7 @@ def test_a_comparison_has_a_row_for_each_run_and_measure():
     finals = {"length_4": 0.5, "length_4_epochs": 0.6, "views8_epochs": 0.3}
     runs = made_up_runs({name: around(final) for name, final in finals.items()})
     measures = [KNN, "ood_linear_accuracy"]
-    table = compare(runs, "identity", measures, MARGIN, SPECS)
+    table = compare(runs, "identity", measures, MARGIN)
     assert list(table) == ["comparison", "run", "reference", "measure", *FIELDS, "relation", "note"]
     assert set(zip(table["comparison"], table["reference"], strict=True)) == {("identity", "length_4")}
     others = ("resnet18_views8", "length_4_epochs", "views8_epochs")
@@ -95,7 +95,7 @@ def test_a_comparison_has_a_row_for_each_run_and_measure():
     )
     assert list(table["mean"]) == pytest.approx([NAN, NAN, 0.1, 0.1, -0.2, -0.2], nan_ok=True)
     assert list(table["relation"][2:]) == ["higher", "higher", "lower", "lower"]
-    other = compare(runs, "identity", [KNN], MARGIN, SPECS, reference="length_4_epochs").set_index("run")
+    other = compare(runs, "identity", [KNN], MARGIN, reference="length_4_epochs").set_index("run")
     assert other["mean"].dropna().to_dict() == pytest.approx({"length_4": -0.1, "views8_epochs": -0.3})
 
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_compared_says_why():
     runs["k8_inside"] = odd["k8_inside"] + runs["k8_inside"][2:]
     runs |= {"joint": runs["joint"][1:3], "k4_inside": runs["k4_inside"][3:], "k8_pairs": odd["k8_pairs"]}
     runs |= {"k4_outside": runs["joint"]} | made_up_runs({"k8_outside": ends}, device_type="cuda")
-    table = compare(runs, "interaction", [KNN], MARGIN, SPECS).set_index("run")
+    table = compare(runs, "interaction", [KNN], MARGIN).set_index("run")
     assert table["note"].to_dict() == {
         "k4_pairs": "not run: k4_pairs",
         "k4_outside": "the same run",
@@ -118,7 +118,7 @@ def test_what_cannot_be_compared_says_why():
     }
     assert table.drop(index="k8_inside")[[*FIELDS, "relation"]].isna().all(axis=None)
     assert table.loc["k8_inside", "n"] == 1
-    assert set(compare({}, "interaction", [KNN], MARGIN, SPECS)["note"].str[:8]) == {"not run:"}
+    assert set(compare({}, "interaction", [KNN], MARGIN)["note"].str[:8]) == {"not run:"}
 
 
 def family(rows) -> pd.DataFrame:
@@ -145,7 +145,7 @@ def test_a_family_counts_the_runs_that_are_missing_or_of_one_seed():
     """Six in all. Oracle: SciPy's t test of the seeds' differences; 6 times the least p, then 5 times."""
     finals = {"joint": [0.40, 0.44, 0.41], "k4_outside": [0.52, 0.58, 0.54], "k8_outside": [0.6, 0.66, 0.59]}
     runs = made_up_runs(finals | {"k8_inside": [0.9]})
-    table = holm(compare(runs, "interaction", [KNN], MARGIN, SPECS)).set_index("run")
+    table = holm(compare(runs, "interaction", [KNN], MARGIN)).set_index("run")
     gaps = {name: np.subtract(finals[name], finals["joint"]) for name in ("k4_outside", "k8_outside")}
     p = {name: stats.ttest_1samp(gap, 0).pvalue for name, gap in gaps.items()}
     assert p["k4_outside"] < p["k8_outside"]
@@ -177,7 +177,7 @@ def test_effects_are_those_of_a_regression_on_coded_factors():
     generator = np.random.default_rng(1)
     names = SPECS.members("factorial")
     finals = {name: list(np.round(generator.uniform(0.2, 0.8, 3), 3)) for name in names}
-    table = factorial_effects(made_up_runs(finals), "factorial", KNN, MARGIN, SPECS)
+    table = factorial_effects(made_up_runs(finals), "factorial", KNN, MARGIN)
     codes = [
         [1 if getattr(SPECS.runs[name], field) == high else -1 for field, _, high in FACTORS.values()]
         for name in names
@@ -194,19 +194,20 @@ def test_effects_are_judged_and_need_all_cells_made_alike():
     """Eight views an epoch are four times the length."""
     long = ("length_4", "views8", "resnet34_conv3_4", "resnet18_conv7_4")
     runs = made_up_runs({name: around(0.5 if name in long else 0.3) for name in SPECS.members("factorial")})
-    relations = factorial_effects(runs, "factorial", KNN, MARGIN, SPECS).set_index("effect")["relation"]
+    relations = factorial_effects(runs, "factorial", KNN, MARGIN).set_index("effect")["relation"]
     assert list(relations[relations != "equivalent"].items()) == [("4 x length", "higher")]
     other = made_up_runs({"views8": [0.5]}, precision="bfloat16")
-    assert factorial_effects(runs | other, "factorial", KNN, MARGIN, SPECS).empty
+    assert factorial_effects(runs | other, "factorial", KNN, MARGIN).empty
 
 
 @pytest.mark.parametrize("change", [{"depth": 18}, {"n_views": 4}, {"comparisons": ()}])
-def test_a_run_that_is_no_cell_of_its_own_is_an_error(change):
+def test_a_run_that_is_no_cell_of_its_own_is_an_error(change, monkeypatch):
     """It doubles another, has a level that is none, or is missing."""
     other = SPECS.runs["resnet34_conv3"].model_copy(update=change)
     specs = SPECS.model_copy(update={"runs": SPECS.runs | {"resnet34_conv3": other}})
+    monkeypatch.setattr("manyviews.stats.compare.run_specs", lambda: specs)
     with pytest.raises(ConfigError, match="'factorial' needs one run for each of"):
-        factorial_effects({}, "factorial", KNN, MARGIN, specs)
+        factorial_effects({}, "factorial", KNN, MARGIN)
 
 
 def test_a_learning_curve_has_each_cost_and_the_range_of_the_seeds():
@@ -216,9 +217,8 @@ def test_a_learning_curve_has_each_cost_and_the_range_of_the_seeds():
     assert (last["epoch"], last["steps"]) == (4, seeds[0].summary["steps"])
     assert last["views_forwarded"] == seeds[0].summary["views_forwarded"]
     assert last["macs"] == seeds[0].summary["macs"]
-    assert last["seconds"] == pytest.approx(np.mean([run.environment["wall_time_s"] for run in seeds]))
     ends = np.array([0.5, 0.8, 0.6]) + ABOVE["ood_linear_accuracy"]
     assert list(last[["low", "mean", "high"]]) == pytest.approx([ends.min(), ends.mean(), ends.max()])
-    assert (curve[["epoch", "views_forwarded", "macs", "seconds"]].iloc[0] == 0).all()
+    assert (curve[["epoch", "views_forwarded", "macs"]].iloc[0] == 0).all()
     middle = curve.iloc[2] / last
-    assert list(middle[["epoch", "steps", "macs", "seconds"]]) == pytest.approx([0.5] * 4)
+    assert list(middle[["epoch", "steps", "macs"]]) == pytest.approx([0.5] * 3)

@@ -10,7 +10,7 @@ from manyviews.config.runs import run_specs
 from manyviews.stats.compare import difference
 from manyviews.stats.dose import Saturation, dose_curve, draws, saturation
 
-SPECS, KNN = run_specs(), "id_knn_accuracy"
+KNN = "id_knn_accuracy"
 # Two distinct views of an image are too few, four are enough.
 FINALS = {"length_4": 0.71, "distinct2_4": 0.60, "distinct4_4": 0.705, "distinct8_4": 0.716}
 FINALS |= {"distinct16_4": 0.708}
@@ -25,14 +25,16 @@ def made_up(finals=FINALS, **kind):
 RUNS = made_up()
 
 
-def curve_of(runs, measure=KNN, specs=SPECS):
-    return dose_curve(runs, "dose_4", measure, 0.02, specs)
+def curve_of(runs, measure=KNN):
+    return dose_curve(runs, "dose_4", measure, 0.02)
 
 
-def test_a_curve_goes_from_few_distinct_views_to_fresh_ones_whatever_the_order_of_the_runs():
-    backwards = SPECS.model_copy(update={"runs": dict(reversed(SPECS.runs.items()))})
+def test_a_curve_goes_from_few_distinct_views_to_fresh_ones_whatever_the_order_of_the_runs(monkeypatch):
+    specs = run_specs()
+    backwards = specs.model_copy(update={"runs": dict(reversed(specs.runs.items()))})
+    monkeypatch.setattr("manyviews.stats.compare.run_specs", lambda: backwards)
     measure = "ood_linear_accuracy"
-    curve = curve_of(RUNS, measure, backwards)
+    curve = curve_of(RUNS, measure)
     names = ["distinct2_4", "distinct4_4", "distinct8_4", "distinct16_4", "length_4"]
     assert list(curve["run"]) == names
     assert list(curve["distinct"]) == [2, 4, 8, 16, 32]
@@ -54,7 +56,7 @@ def test_fresh_views_are_all_that_a_training_draws():
     assert drawn == {"baseline": 8, "views8": 32, "length_8": 64, "k4_outside": 8}
     short = made_up_runs({"baseline": [0.5], "distinct2": [0.4], "distinct4": [0.45]})
     short |= dict.fromkeys(("distinct8", "distinct16", "distinct32"), short["baseline"])
-    curve = dose_curve(short, "dose", KNN, 0.02, SPECS)
+    curve = dose_curve(short, "dose", KNN, 0.02)
     assert list(curve["distinct"]) == [2, 4, 8]
 
 

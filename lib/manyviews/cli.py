@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from manyviews.config.errors import Arguments, command
 from manyviews.config.files import clear_leftovers
 from manyviews.config.profiles import keep_profile, load_profile, with_data
 from manyviews.config.runs import ORIGINAL, STUDIES, run_specs
-from manyviews.config.schema import ConfigError, Profile, RunConfig, check_name
+from manyviews.config.schema import ConfigError, Profile, check_name
 from manyviews.config.surroundings import TIME_IS_OVER
 from manyviews.data.dataset import recognised
 
@@ -187,21 +188,15 @@ def run_jobs(options: argparse.Namespace) -> list[str]:
             run_notebook, DATA_NOTEBOOK, folder / f"{DATA_NOTEBOOK}.ipynb", {"profile": profile.profile}
         )
         jobs.append(Job("the data", work))
-    for run in options.runs:
-        if run not in NOTEBOOKS:
+    configs = {(config.run, config.seed): config for config in missing}
+    for run, seed in product(filter(NOTEBOOKS.get, options.runs), options.seeds):
+        output = paths.run_folder(profile.profile, run, seed) / "notebook.ipynb"
+        if state_of(output.parent) is RunState.COMPLETE and output.exists():
+            print(f"{run}, seed {seed}: finished before, kept (--force makes it again)")
             continue
-        for seed in options.seeds:
-            output = paths.run_folder(profile.profile, run, seed) / "notebook.ipynb"
-            if state_of(output.parent) is RunState.COMPLETE and output.exists():
-                print(f"{run}, seed {seed}: finished before, kept (--force makes it again)")
-                continue
-            parameters = {"profile": profile.profile, "seed": seed}
-            config = next((c for c in missing if (c.run, c.seed) == (run, seed)), None)
-            jobs.append(
-                Job(run_title(run, seed), partial(run_notebook, NOTEBOOKS[run], output, parameters), config)
-            )
-    others: list[RunConfig] = [config for config in missing if config.run not in NOTEBOOKS]
-    jobs += [Job(run_title(config.run, config.seed), partial(make_run, config), config) for config in others]
+        work = partial(run_notebook, NOTEBOOKS[run], output, {"profile": profile.profile, "seed": seed})
+        jobs.append(Job(run_title(run, seed), work, configs.pop((run, seed), None)))
+    jobs += [Job(run_title(*of), partial(make_run, config), config) for of, config in configs.items()]
     # The longest runs first, so that none is left alone at the end. What trains nothing is soon done.
     jobs.sort(key=lambda job: -amount_of_training(job.config) if job.config else -math.inf)
     about = f"on the workers of {options.scheduler}" if missing else "nothing to train"
@@ -212,14 +207,6 @@ def run_jobs(options: argparse.Namespace) -> list[str]:
         about = f"about {minutes} minute{'s' * (minutes > 1)} here"
     print(f"Stage 2 of 3: {len(missing)} runs to make in {len(jobs)} jobs, {about}", flush=True)
     return do_jobs(jobs, options.jobs, options.scheduler)
-
-
-def list_runs(options: argparse.Namespace) -> None:
-    """The runs that are missing, a line for each: what --runs and --seeds take."""
-    from manyviews.runs.jobs import missing_runs
-
-    for config in missing_runs(options.runs, options.profile, options.seeds, options.force):
-        print(config.run, config.seed)
 
 
 def write_pages(options: argparse.Namespace) -> list[str]:
@@ -261,7 +248,10 @@ def run_all(arguments: Sequence[str] | None = None) -> int:
     profile: Profile = options.profile
     folder = paths.results_root() / profile.profile
     if options.list_runs:
-        list_runs(options)
+        from manyviews.runs.jobs import missing_runs
+
+        for config in missing_runs(options.runs, profile, options.seeds):
+            print(config.run, config.seed)
         return 0
     if options.publish:
         from manyviews.runs.store import load_own, load_published, merge, publish

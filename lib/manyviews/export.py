@@ -11,7 +11,7 @@ from manyviews import encoder
 from manyviews.config.errors import Arguments, command
 from manyviews.config.files import check_sums, read_json, replacing
 from manyviews.config.schema import ConfigError, NetworkConfig, RunConfig, TrainingConfig, ViewConfig
-from manyviews.runs.store import CURVES, Run, load_run, partial_folder, state_of
+from manyviews.runs.store import CURVES, Run, differences, load_run, partial_folder, state_of
 from manyviews.simclr import models
 
 MAX_WORDS = 500  # of report.md; the assignment's limit
@@ -202,12 +202,8 @@ def report_text(run: Run) -> str:
 def departures(config: RunConfig) -> list[str]:
     """Where a run departs from the original's recipe, which is what the configuration's defaults are."""
     sections = {"network": NetworkConfig(), "views": ViewConfig(), "training": TrainingConfig()}
-    return [
-        f"`{name}.{key}` {value} ({default})"
-        for name, section in sections.items()
-        for key, default in section
-        if (value := getattr(getattr(config, name), key)) != default
-    ]
+    of_original = {name: section.model_dump() for name, section in sections.items()}
+    return differences(of_original, config.model_dump(include=set(sections)), "`{key}` {here} ({there})")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,13 +8,13 @@ import numpy as np
 
 from manyviews.config.errors import Arguments, command
 from manyviews.config.files import replacing
-from manyviews.config.schema import ConfigError, DataConfig
+from manyviews.config.schema import ConfigError
 from manyviews.data import images
 from manyviews.export import load_network, read_config
 from manyviews.probes.features import extract_features
 
 
-def write_features(folder: Path, pictures: Path, out: Path, fit: str = "crop") -> None:
+def write_features(folder: Path, pictures: Path, out: Path) -> None:
     """Write what the probes would read of each picture.
 
     Args:
@@ -22,7 +22,6 @@ def write_features(folder: Path, pictures: Path, out: Path, fit: str = "crop") -
         pictures: a folder, of which all pictures in it and below are read.
         out: .npz to write or replace: `features` (N, D) float32, and `files` (N,), their paths; `left_out`
             (M, 2), paths and reasons of the files that could not be used.
-        fit: the central square of each picture, "crop", or all of it, "squeeze".
     Raises:
         ConfigError: no run, or one without weights; no pictures, or none that can be used; no .npz.
     """
@@ -35,13 +34,12 @@ def write_features(folder: Path, pictures: Path, out: Path, fit: str = "crop") -
     files = images.list_pictures(pictures)
     if not files:
         raise ConfigError(f"{pictures}: no files in it; give a folder with pictures")
-    of = DataConfig(name="images", path=str(pictures), image_size=config.data.image_size, fit=fit)
     built = images.follow(
         [("", files, [("all", 0, None)])],
         [],
         [],
         pictures,
-        of,
+        config.data,
         fix="give a folder with pictures in it",
         named=f"`left_out` in {out.name} names each",
     )

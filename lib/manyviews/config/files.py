@@ -75,7 +75,9 @@ def check_sums(folder: Path, leave_out: str = "") -> None:
         ConfigError: one is not; names it.
     """
     lines = (folder / SUMS).read_text(encoding="utf-8").splitlines() if (folder / SUMS).exists() else []
-    for noted, name in (line.split("  ", 1) for line in lines):
+    for noted, _, name in (line.partition("  ") for line in lines):
+        if not name:
+            raise damaged(folder / SUMS, "cut short")
         if leave_out and name.endswith(leave_out):
             continue
         if not (folder / name).exists():

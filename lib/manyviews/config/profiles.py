@@ -19,9 +19,8 @@ class NotebookParameters(Section):
 
     profile: str
     seed: int = 0
-    overrides: dict[str, Any] = Field(
-        default_factory=dict
-    )  # of the profile, such as {"training": {"epochs": 20}}
+    # of the profile, such as {"training": {"epochs": 20}}
+    overrides: dict[str, Any] = Field(default_factory=dict)
     variant: Annotated[str, Field(pattern=f"^$|{NAME}")] = ""  # what a run with other values is called
 
 
@@ -69,7 +68,8 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
 
     Args:
         name: of a file of notebooks/profiles/, or of one that keep_profile wrote.
-        overrides: values in place of the profile's, such as {"training": {"epochs": 20}}.
+        overrides: values in place of the profile's, such as {"training": {"epochs": 20}}; keys within a
+            section that are not named stay.
     Raises:
         ConfigError: no such profile, or a value that no run can use; names the file and the key.
     """
@@ -88,7 +88,11 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profi
         profile = Profile(**values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return override(profile, overrides or {})
+    merged = profile.model_dump()
+    for key, value in (overrides or {}).items():
+        of_section = isinstance(merged.get(key), dict) and isinstance(value, Mapping)
+        merged[key] = merged[key] | dict(value) if of_section else value
+    return Profile(**merged)  # another error than above: it is not the file's
 
 
 def _kept(name: str) -> Path:
@@ -127,21 +131,6 @@ def keep_profile(profile: Profile) -> None:
     write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
-def override(profile: Profile, values: Mapping[str, Any]) -> Profile:
-    """A profile with some values replaced; keys within a section that are not named stay.
-
-    Raises:
-        ConfigError: an unknown key, with the closest known one, or a value of the wrong kind.
-    """
-    merged = profile.model_dump()
-    for key, value in values.items():
-        if isinstance(merged.get(key), dict) and isinstance(value, Mapping):
-            merged[key] = merged[key] | dict(value)
-        else:
-            merged[key] = value
-    return type(profile)(**merged)
-
-
 def notebook_parameters(namespace: Mapping[str, Any]) -> NotebookParameters:
     """The parameters of a running notebook, those injected by papermill included.
 
@@ -154,14 +143,8 @@ def notebook_parameters(namespace: Mapping[str, Any]) -> NotebookParameters:
         ConfigError: a name that is no parameter, with the closest one that is, or a value of the wrong type.
     """
     cells = [cell for cell in namespace.get("In", ()) if cell.startswith("# Parameters")]
-    statements = [node for cell in cells for node in ast.parse(cell).body]
-    targets = [
-        target
-        for node in statements
-        if isinstance(node, ast.Assign | ast.AnnAssign)
-        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
-    ]
-    names = {target.id for target in targets if isinstance(target, ast.Name)}
+    nodes = [node for cell in cells for node in ast.walk(ast.parse(cell))]
+    names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     names |= NotebookParameters.model_fields.keys()
     values = {name: namespace[name] for name in sorted(names) if name in namespace}
     try:

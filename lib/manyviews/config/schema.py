@@ -44,6 +44,7 @@ TorchvisionDataset = Literal[
     "SUN397",
     "SVHN",
 ]
+LIMITS = ("classes", "ood_classes", "train_per_class", "val_per_class", "ood_per_class")  # of DataConfig
 LOOKS = ("brief", "sweep", "every_epochs")  # of the evaluation: what does not make a run another one
 MultiViewLoss = Literal["pairs", "outside", "inside"]  # see simclr.losses.multi_view_nt_xent
 
@@ -98,8 +99,7 @@ class DataConfig(Section):
             raise ValueError(f"a dataset of name '{self.name}' needs data.path, its folder")
         if (self.name == "torchvision") != (self.dataset is not None):
             raise ValueError("write `name: torchvision` and `dataset: NAME`, both or neither")
-        sizes = ("classes", "ood_classes", "train_per_class", "val_per_class", "ood_per_class")
-        missing = [size for size in sizes if getattr(self, size) is None]
+        missing = [limit for limit in LIMITS if getattr(self, limit) is None]
         if self.name == "fractals" and missing:
             raise ValueError(f"fractals need data.{missing[0]}, a number of images or classes")
         return self
@@ -215,7 +215,7 @@ class EvaluationConfig(Section):
     ood_fit_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.8  # the rest of the OOD images is scored
     ood_folds: Annotated[Whole, Field(ge=2)] = 5  # beside it: each image is scored in one of so many folds
     few_label_draws: PositiveInt = 5  # of training images with as few labels a class as OOD has
-    batch_size: PositiveInt = 512  # images; changes memory, not results
+    batch_size: PositiveInt = 512  # images at a time; fewer need less memory
     brief: bool = False  # of the final features the accuracies only, and no weights kept: for controls
     sweep: bool = False  # further probes of the final features, see probes.sweep.probe_sweep
     sweep_neighbours: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 5, 20, 200)
@@ -236,7 +236,7 @@ class Profile(Section):
     profile: Annotated[str, Field(pattern=NAME)]
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)  # those that run_all.sh runs
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    devices: Annotated[int, Field(ge=1)] = 1  # that train one run together: GPUs, or processes on a processor
+    devices: PositiveInt = 1  # that train one run together: GPUs, or processes on a processor
     data: DataConfig
     network: NetworkConfig = NetworkConfig()
     views: ViewConfig = ViewConfig()

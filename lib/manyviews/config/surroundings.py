@@ -37,8 +37,7 @@ def clean_room() -> Iterator[None]:
         kernel.parent.mkdir(parents=True)
         kernel.write_text(json.dumps({"argv": KERNEL, "display_name": "Python 3", "language": "python"}))
         jupyter = ("JUPYTER_PATH", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR")
-        settings = dict.fromkeys((*jupyter, "IPYTHONDIR"), empty) | FIXED
-        settings |= {name: str(Path(before[name]).absolute()) for name in PLACES if before.get(name)}
+        settings = dict.fromkeys((*jupyter, "IPYTHONDIR"), empty) | FIXED | places()
         for name in [name for name in before if name.startswith(FOREIGN)]:
             del os.environ[name]
         os.environ.update(settings)
@@ -47,6 +46,11 @@ def clean_room() -> Iterator[None]:
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+def places() -> dict[str, str]:
+    """The folders and files that environment variables name, as absolute paths."""
+    return {name: str(Path(os.environ[name]).absolute()) for name in PLACES if os.environ.get(name)}
 
 
 def seconds_left() -> float:

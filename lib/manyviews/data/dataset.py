@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     import torch
 
 SPLITS = ("train", "val", "ood")
-LIMITS = ("classes", "ood_classes", "train_per_class", "val_per_class", "ood_per_class")  # in DataConfig
 # What numpy, zipfile and json raise on damaged or other files; RuntimeError: encrypted, or an unknown
 # compression; MemoryError: a damaged header that asks for more than there is.
 DAMAGE = (OSError, EOFError, zlib.error, BadZipFile, ValueError, TypeError, LookupError, AttributeError)

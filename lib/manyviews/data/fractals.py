@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from manyviews.config.schema import DataConfig
-from manyviews.data.dataset import LIMITS, Built, Split
+from manyviews.config.schema import LIMITS, DataConfig
+from manyviews.data.dataset import Built, Split
 
 RECIPE = 2  # counts changes of the images that a seed gives
 DETERMINED_BY = (*LIMITS, "image_size", "seed")

@@ -25,15 +25,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from manyviews.config.paths import ROOT
-from manyviews.config.schema import DataConfig, suggest
-from manyviews.data.dataset import LIMITS, Built, DataError, Split, area_downsample, demand, warn
+from manyviews.config.schema import LIMITS, DataConfig, suggest
+from manyviews.data.dataset import SPLITS, Built, DataError, Split, area_downsample, demand, warn
 
 RECIPE = 1  # counts changes of the arrays made from the same pictures
 DETERMINED_BY = (*LIMITS, "path", "image_size", "seed", "seen", "unseen", "unseen_fraction", "val_fraction")
 DETERMINED_BY += ("val_list", "fit")
 SYNTHETIC = False
 
-PARTS = ("train", "val", "ood")  # no classes where they lie beside such
 NOT_READ = ("valid", "validation", "test")  # what others call val/
 NO_FOLDERS = ("__MACOSX",)  # and what begins with a dot
 NO_PICTURES = ("Thumbs.db", "desktop.ini")  # and what begins with a dot
@@ -57,7 +56,8 @@ def build(config: DataConfig) -> Built:
     root = ROOT / str(config.path)
     demand(root.is_dir(), f"{root}: no such folder; data.path must name one that has a folder for each class")
     parted = (root / "train").is_dir()
-    train = list_classes(root / "train") if parted else list_classes(root, but=PARTS)
+    # Beside classes, train/, val/ and ood/ are none.
+    train = list_classes(root / "train") if parted else list_classes(root, but=SPLITS)
     others = [name for name in NOT_READ if (root / name).is_dir()]
     if parted and others and not (root / "val").is_dir():
         warn(f"{root / others[0]}: not read; call it val/ to validate on it, else a part of train/ is taken")

@@ -16,8 +16,8 @@ from filelock import FileLock
 
 from manyviews.config.errors import is_full
 from manyviews.config.paths import ROOT, data_root
-from manyviews.config.schema import DataConfig
-from manyviews.data.dataset import DAMAGE, LIMITS, Built, DataError, demand
+from manyviews.config.schema import LIMITS, DataConfig
+from manyviews.data.dataset import DAMAGE, Built, DataError, demand
 from manyviews.data.images import Plan, follow
 
 RECIPE = 1  # counts changes of the arrays made from the same zip

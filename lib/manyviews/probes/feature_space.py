@@ -65,13 +65,3 @@ def feature_map(features: Features, labels: Labels) -> pd.DataFrame:
         perplexity = min(PERPLEXITY, (len(points) - 1) / 3)
         places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(points)
     return pd.concat(tables, ignore_index=True).assign(x=places[:, 0].round(3), y=places[:, 1].round(3))
-
-
-def map_purity(table: pd.DataFrame) -> float:
-    """Fraction of a map's points whose nearest point on the map is of the same class and split."""
-    points = torch.tensor(table[["x", "y"]].to_numpy())
-    _, two = nearest(points, points, 2)
-    indices = torch.arange(len(points))
-    other = torch.where(two[:, 0] == indices, two[:, 1], two[:, 0]).numpy()
-    keys = (table["split"] + table["label"].astype(str)).to_numpy()
-    return float((keys == keys[other]).mean())

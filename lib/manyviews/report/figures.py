@@ -38,7 +38,6 @@ COSTS = {  # column of stats.compare.learning_curve: axis label, divisor
     "steps": ("Optimiser steps", 1),
     "views_forwarded": ("Views forwarded (thousands)", 1e3),
     "macs": ("MACs of training ($10^{12}$)", 1e12),
-    "seconds": ("Wall time (s)", 1),
 }
 WHISKERS = {  # interval of an estimate: how far below its dot, and how it is drawn
     "seed": (-0.12, {"color": "black", "lw": 1, "marker": "|", "label": "over seeds"}),
@@ -177,31 +176,24 @@ def _growing(metrics: pd.DataFrame, epochs: int) -> Figure:
     return figure
 
 
-def intervals(
-    table: pd.DataFrame, margin: float | None = None, labels: Sequence[str] = (), x: str = ""
-) -> Figure | None:
-    """Numbers as dots with two whiskers, over seeds and over images, a line for each row of a table.
+def intervals(table: pd.DataFrame, margin: float, labels: Sequence[str] = (), x: str = "") -> Figure | None:
+    """Differences as dots with two whiskers, over seeds and over images, a line for each row of a table.
 
     Args:
-        table: the fields of stats.intervals.Estimate, fractions of images; where there are such columns, also
-            reported (an open diamond) and relation (at the right; where it is missing, `note`).
+        table: the fields of stats.intervals.Estimate, fractions of images; relation, which stands at the
+            right, or where there is none `note`.
         margin: fraction of images; a grey field from -margin to margin, and a line at zero.
         labels, x: of the rows and of the numbers, with their unit; default: those of stats.compare.compare.
     """
     table = table.reset_index(drop=True)
     if table["mean"].isna().all():
         return None
-    several = "measure" in table and table["measure"].nunique() > 1
-    labels = list(labels) or [
-        f"{title(row.run)}: {MEASURE_TITLES[row.measure]}" if several else title(row.run)
-        for row in table.itertuples()
-    ]
+    labels = list(labels) or list(map(title, table["run"]))
     x = x or f"{MEASURE_TITLES[table['measure'][0]]}: points above\n{title(table['reference'][0])}"
     figure, ax = plt.subplots(figsize=(9, 1.8 + 0.36 * len(table)), layout="constrained")
-    if margin is not None:
-        field = {"color": FIELD, "lw": 0, "zorder": 0, "label": f"within {PERCENT * margin:g} points"}
-        ax.axvspan(-PERCENT * margin, PERCENT * margin, **field)
-        ax.axvline(0, color="0.4", lw=1)
+    field = {"color": FIELD, "lw": 0, "zorder": 0, "label": f"within {PERCENT * margin:g} points"}
+    ax.axvspan(-PERCENT * margin, PERCENT * margin, **field)
+    ax.axvline(0, color="0.4", lw=1)
     for row, values in table.iterrows():
         _draw_estimate(ax, row, values)
     ax.set(xlabel=x, yticks=range(len(labels)), ylim=(len(labels) - 0.5, -0.5))
@@ -265,12 +257,11 @@ def doses(curves: Mapping[str, pd.DataFrame], margin: float) -> Figure | None:
     return figure
 
 
-def recipes(table: pd.DataFrame, named: Sequence[str] = ("baseline", "views8")) -> Figure | None:
-    """Accuracy against MACs of all recipes, the frontier as a line; its recipes and some others by name.
+def recipes(table: pd.DataFrame) -> Figure | None:
+    """Accuracy against MACs of all recipes, the frontier as a line; by name its recipes and the original's.
 
     Args:
         table: see stats.frontier.recipes.
-        named: further runs to name.
     """
     if table.empty:
         return None
@@ -282,7 +273,7 @@ def recipes(table: pd.DataFrame, named: Sequence[str] = ("baseline", "views8")) 
     ax.step("x", "y", "-", where="post", data=best, color=COLOURS[1], label="the best at each cost")
     ax.plot("x", "y", "s", data=best, color=COLOURS[1], label="_")
     ax.margins(x=0.4)
-    for row in table[table["frontier"] | table["run"].isin(named)].itertuples():
+    for row in table[table["frontier"] | table["run"].isin(["baseline", "views8"])].itertuples():
         beside = (-4, 6) if row.frontier else (8, 2)
         ax.annotate(
             title(row.run),
@@ -426,12 +417,8 @@ def _draw_estimate(ax: Axes, row: int, values: pd.Series) -> None:
         if not np.isnan(low):
             ax.plot([PERCENT * low, PERCENT * high], [row + shift] * 2, **look)
     ax.plot(PERCENT * values["mean"], row, "o", color="black")
-    if not np.isnan(values.get("reported", np.nan)):
-        diamond = {"color": COLOURS[2], "mfc": "white", "linestyle": "", "label": "the original"}
-        ax.plot(PERCENT * values["reported"], row, "D", **diamond)
-    if "relation" in values:
-        judged = values.get("note", "") if pd.isna(values["relation"]) else values["relation"]
-        ax.annotate(judged, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+    judged = values.get("note", "") if pd.isna(values["relation"]) else values["relation"]
+    ax.annotate(judged, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
 
 
 def _draw_image(ax: Axes, image: np.ndarray, text: str, colour: str, dash: str) -> None:

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import jinja2
 import nbformat
 from bs4 import BeautifulSoup, Tag
 from nbconvert import HTMLExporter, MarkdownExporter
@@ -14,7 +13,7 @@ from nbconvert import HTMLExporter, MarkdownExporter
 from manyviews.config import paths
 from manyviews.config.files import replacing, write_text
 from manyviews.config.schema import ConfigError
-from manyviews.report.text import TEMPLATES
+from manyviews.report.text import template
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge")
 WIDGET = "application/vnd.jupyter.widget-view+json"  # nothing without a kernel
@@ -126,16 +125,14 @@ def print_pdf(page: Path) -> Path:
     """
     browser = find_browser(page)
     pdf = page.with_suffix(".pdf")
-    as_root = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
+    as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
     options = ["--headless", "--disable-gpu", *as_root, "--no-pdf-header-footer"]
-    done = subprocess.run(
-        [browser, *options, f"--print-to-pdf={pdf}", page.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    if done.returncode or not pdf.exists():
-        raise ConfigError(f"{browser} made no {pdf} ({done.stderr[-200:]}); open {page} and print it")
+    command = [browser, *options, f"--print-to-pdf={pdf}", page.as_uri()]
+    try:
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    except subprocess.SubprocessError as error:
+        said = str(error.stderr or error)[-200:]
+        raise ConfigError(f"{browser} made no {pdf} ({said}); open {page} and print it") from None
     return pdf
 
 
@@ -153,11 +150,7 @@ def _html(notebook: nbformat.NotebookNode, name: str, profile: str) -> str:
         link["href"] = link["href"].removesuffix(".md") + ".html"
     contents = [(h["id"], h.get_text().rstrip("¶").split(":")[0]) for h in soup("h2")]
     _wrap_sections(soup)
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    template = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined).get_template(
-        "page.html.j2"
-    )
-    return template.render(name=name, profile=profile, contents=contents, body=str(soup))
+    return template("page.html.j2").render(name=name, profile=profile, contents=contents, body=str(soup))
 
 
 def _wrap_sections(soup: BeautifulSoup) -> None:

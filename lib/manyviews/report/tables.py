@@ -37,10 +37,6 @@ MEASURE_TITLES = {
 EQUAL_TERMS = tuple(MEASURE_TITLES)[4:]  # seen and unseen classes with as many labels
 STEMS = {"conv3": "3 x 3", "conv7": "7 x 7"}  # the first layer
 BASELINES = {RAW_PIXELS: "raw pixels", INITIAL: "random initialisation"}
-COSTS = {  # key of a run's summary: column, divisor
-    "steps": ("Steps", 1),
-    "macs": ("MACs of training (G)", 1e9),
-}
 
 
 def title(name: str) -> str:
@@ -333,7 +329,8 @@ def cost(runs: Runs, names: Iterable[str]) -> pd.DataFrame:
 
 
 def _costs(run: Run) -> dict[str, str]:
-    return {words: f"{run.summary[key] / divisor:,.0f}" for key, (words, divisor) in COSTS.items()}
+    steps, macs = run.summary["steps"], run.summary["macs"]
+    return {"Steps": f"{steps:,.0f}", "MACs of training (G)": f"{macs / 1e9:,.0f}"}
 
 
 def data_facts(runs: Runs) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from manyviews.config.runs import deduplicate, run_specs
 from manyviews.config.schema import Profile
 from manyviews.probes.predictions import accuracies
 from manyviews.report.tables import MAIN, MEASURE_TITLES, difference_text, in_markdown, percent, title
-from manyviews.runs.store import CURVES, Results, Run, Runs, each_once
+from manyviews.runs.store import CURVES, Results, Runs, each_once
 from manyviews.stats.compare import compare, holm
 from manyviews.stats.dose import dose_curve, saturation
 from manyviews.stats.frontier import cheapest_reaching, recipes
@@ -24,8 +24,8 @@ DOSES = ("dose_4", "dose")  # comparisons, the longest first: there a dose can t
 INTERACTIONS = ("interaction", "interaction_4")
 
 
-def render(template: str, **values: Any) -> Markdown:
-    """A template of templates/ filled with values; a value that it lacks is an error."""
+def template(name: str) -> jinja2.Template:
+    """A template of templates/; a value that it is not given is an error."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     jinja = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True)
     jinja.filters |= {
@@ -36,8 +36,13 @@ def render(template: str, **values: Any) -> Markdown:
         "name": in_markdown,
         "rows": lambda table: table.to_dict("records"),
     }
+    return jinja.get_template(name)
+
+
+def render(name: str, **values: Any) -> Markdown:
+    """The Markdown of a template filled with values."""
     shared = {"confidence": CONFIDENCE, "min_seeds": MIN_SEEDS, "measure": MEASURE_TITLES[MAIN]}
-    return Markdown(jinja.get_template(f"{template}.md.j2").render(**shared, **values).strip())
+    return Markdown(template(f"{name}.md.j2").render(**shared, **values).strip())
 
 
 def state(
@@ -76,8 +81,9 @@ def state(
 def rules(profile: Profile, runs: Runs) -> Markdown:
     """How differences are judged, and whether the limits are those with which the runs were begun."""
     every = [run for seeds in runs.values() for run in seeds]
-    changed = dict.fromkeys(_name(run) for run in every if run.config.claims != profile.claims)
-    return render("rules", claims=profile.claims, changed=list(changed))
+    changed = [run for run in every if run.config.claims != profile.claims]
+    names = dict.fromkeys(f"{title(run.name)}, seed {run.seed}" for run in changed)
+    return render("rules", claims=profile.claims, changed=list(names))
 
 
 def provenance(runs: Runs) -> Markdown:
@@ -89,7 +95,7 @@ def provenance(runs: Runs) -> Markdown:
 
     return render(
         "provenance",
-        commits=[commit[:10] for commit in of("git_commit")],
+        commits=[commit[:10] for commit in of("git_commit") if commit != "None"],
         dirty="True" in of("git_dirty"),
         seeds=sorted({run.seed for run in made}),
         devices=of("device"),
@@ -108,11 +114,11 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
     """
     runs, margin, specs = results.runs, profile.claims.margin, run_specs()
     budget = recipes(runs, MAIN, "baseline")
-    views8 = next(iter(budget[budget["run"] == "views8"].to_dict("records")), None)
+    there_are = set(budget["run"])
+    views8, longer = (_row(budget, run) if run in there_are else None for run in ("views8", "length_4"))
     n_views = specs.runs["views8"].n_views
-    longer = _row(budget, "length_4") if "length_4" in set(budget["run"]) else None
-    curves = [[dose_curve(runs, name, measure, margin, specs) for measure in CURVES] for name in DOSES]
-    families = [holm(compare(runs, name, [MAIN], margin, specs)) for name in INTERACTIONS]
+    curves = [[dose_curve(runs, name, measure, margin) for measure in CURVES] for name in DOSES]
+    families = [holm(compare(runs, name, [MAIN], margin)) for name in INTERACTIONS]
     families = [family[family["relation"].notna()] for family in families]
     beside = own is not None and results.published
     there, asked = _trainings(runs, list(specs.runs), profile)
@@ -121,14 +127,12 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         data=_about(runs),
         there=there,
         asked=asked,
-        yours=_row(compare(own.runs, "original", [MAIN], margin, specs, "resnet34"), "views8")
-        if beside
-        else None,
+        yours=_row(compare(own.runs, "original", [MAIN], margin, "resnet34"), "views8") if beside else None,
         n_views=n_views,
         passes=n_views // 2,
         exact=deduplicate(["resnet18_views8"], profile).get("resnet18_views8") == "length_4",
-        gain=_row(compare(runs, "original", [MAIN], margin, specs, "resnet34"), "views8"),
-        short=_row(compare(runs, "length", [MAIN], margin, specs, "length_quarter"), "baseline"),
+        gain=_row(compare(runs, "original", [MAIN], margin, "resnet34"), "views8"),
+        short=_row(compare(runs, "length", [MAIN], margin, "length_quarter"), "baseline"),
         short_times=_times(runs, "baseline", "length_quarter", "steps"),
         doses=[(of[0], saturation(of[0]), _others(of[1:])) for of in curves],
         families=families,
@@ -138,12 +142,12 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         losses=sum((family["relation"] == "lower").sum() for family in families),
         undecided=any("undecided" in set(family["relation"]) for family in families),
         views8=views8,
-        cheapest=cheapest_reaching(budget, views8["mean"]) if views8 else None,
+        cheapest=None if views8 is None else cheapest_reaching(budget, views8["mean"]),
         longer=longer,
-        twice=_row(compare(runs, "length", [MAIN], margin, specs, "length_half"), "baseline"),
-        larger=_row(compare(runs, "original", [MAIN], margin, specs), "resnet34"),
+        twice=_row(compare(runs, "length", [MAIN], margin, "length_half"), "baseline"),
+        larger=_row(compare(runs, "original", [MAIN], margin), "resnet34"),
         larger_macs=_times(runs, "resnet34", "baseline", "macs"),
-        lead=_row(compare(runs, "cost", [MAIN], margin, specs, "views8"), "length_4"),
+        lead=_row(compare(runs, "cost", [MAIN], margin, "views8"), "length_4"),
         margin=margin,
     )
 
@@ -183,7 +187,3 @@ def _times(runs: Runs, run: str, reference: str, cost: str) -> float:
     """How many times a cost, of the summary, one training takes of another's; NaN where one was not run."""
     of, of_reference = (runs[name][0].summary[cost] if name in runs else np.nan for name in (run, reference))
     return of / of_reference
-
-
-def _name(run: Run) -> str:
-    return f"{run_specs().title(run.name)}, seed {run.seed}"

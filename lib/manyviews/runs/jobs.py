@@ -17,7 +17,7 @@ from manyviews.config.errors import sentence
 from manyviews.config.files import read_json
 from manyviews.config.runs import configure, deduplicate, run_specs
 from manyviews.config.schema import ConfigError, Profile, RunConfig
-from manyviews.config.surroundings import TIME_IS_OVER, clean_room, seconds_left
+from manyviews.config.surroundings import TIME_IS_OVER, clean_room, places, seconds_left
 from manyviews.data.dataset import SPLITS, Dataset
 from manyviews.runs.store import (
     LAST_LOOK,
@@ -191,7 +191,7 @@ def do_jobs(jobs: Sequence[Job], at_once: int | None = None, scheduler: str = ""
     waiting, begun, reasons = iter(jobs), {}, []
     with (
         _workers(at_once, scheduler) as client,
-        _progress([job.config for job in jobs if job.config is not None]) as say,
+        _progress([job.config for job in jobs if job.config is not None]),
     ):
         done = as_completed()
 
@@ -205,7 +205,8 @@ def do_jobs(jobs: Sequence[Job], at_once: int | None = None, scheduler: str = ""
             begin()
         for number, future in enumerate(done, 1):
             job, reason = begun[future.key], _reason(future)
-            say(f"[{number}/{len(jobs)}] {job.title}: {reason or 'done'}{_resumed_with(job.config)}")
+            told = f"{reason or 'done'}{_resumed_with(job.config)}"
+            tqdm.write(f"[{number}/{len(jobs)}] {job.title}: {told}")  # above the bar
             reasons += [f"{job.title}: {reason}"] if reason else []
             begin()
     return reasons
@@ -245,7 +246,7 @@ def _workers(at_once: int, scheduler: str) -> "Iterator[Client]":
 
 def _settings() -> dict[str, str]:
     """What a worker, wherever it is, must know of our environment."""
-    return {name: value for name, value in os.environ.items() if name.startswith("MANYVIEWS_")}
+    return {name: value for name, value in os.environ.items() if name.startswith("MANYVIEWS_")} | places()
 
 
 def _do(work: Callable[[], str], settings: dict[str, str], devices: int, gpus: int) -> str:
@@ -304,8 +305,8 @@ def make_run(config: RunConfig) -> str:
 
 
 @contextmanager
-def _progress(configs: Sequence[RunConfig]):
-    """A bar that follows the epochs of runs while others make them; gives a function that prints above it."""
+def _progress(configs: Sequence[RunConfig]) -> Iterator[None]:
+    """A bar that follows the epochs of runs while others make them."""
     work = list(map(amount_of_training, configs))
     ended = threading.Event()
     with tqdm(total=sum(work) or None, desc=f"{len(configs)} runs", bar_format=BAR, disable=not work) as bar:
@@ -318,7 +319,7 @@ def _progress(configs: Sequence[RunConfig]):
         watcher = threading.Thread(target=follow, daemon=True)
         watcher.start()
         try:
-            yield lambda line: tqdm.write(line)
+            yield
         finally:
             ended.set()
             watcher.join()

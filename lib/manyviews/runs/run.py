@@ -35,7 +35,6 @@ from manyviews.runs.store import (
     Run,
     RunState,
     check_recipe,
-    failure_of,
     load_run,
     partial_folder,
     read_table,
@@ -243,8 +242,9 @@ def _make(config: RunConfig, folder: Path, watch: Watch) -> None:
     partial = partial_folder(folder)
     if (partial / "config.json").exists():
         check_recipe(config, partial)
-    if failure_of(folder):
-        raise TrainingFailed(f"{failure_of(folder)} To try again, delete {partial}, or use --force")
+    if state_of(folder) is RunState.FAILED:
+        reason = read_json(partial / "failed.json")["reason"]
+        raise TrainingFailed(f"{reason} To try again, delete {partial}, or use --force")
     dataset = load_dataset(config.data)
     check([config], dataset)
     write_json(partial / "config.json", config.model_dump(mode="json"))

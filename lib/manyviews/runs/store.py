@@ -20,7 +20,7 @@ from manyviews.config.errors import is_full
 from manyviews.config.files import check_sums, damaged, read_json, replacing, write_json, write_sums
 from manyviews.config.runs import VARIANT, configure, deduplicate, run_specs
 from manyviews.config.schema import ConfigError, Profile, RunConfig
-from manyviews.probes.predictions import MEASURES, accuracies
+from manyviews.probes.predictions import accuracies
 
 CURVES = ("id_knn_accuracy", "id_linear_accuracy", "ood_knn_accuracy", "ood_linear_accuracy")
 RAW_PIXELS = "raw_pixels"
@@ -76,10 +76,6 @@ class Run:
         """The metrics of the epochs after which the probes were run."""
         return self.metrics.dropna(subset=list(CURVES))
 
-    def class_names(self, measure: str) -> list[str]:
-        """Names of the classes that a measure is about."""
-        return self.environment["class_names" if MEASURES[measure][0] == "id" else "ood_class_names"]
-
 
 Runs = dict[str, list[Run]]  # by name, the seeds of each in order; a run that is not there is missing
 
@@ -118,9 +114,8 @@ def stacked(tables: Iterable[tuple[str, int, pd.DataFrame]]) -> pd.DataFrame:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write or replace a CSV file in one step; compressed if its name ends in .xz."""
-    compression = "xz" if path.suffix == ".xz" else None
     with replacing(path) as new:
-        table.to_csv(new, index=False, compression=compression)
+        table.to_csv(new, index=False)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -213,12 +208,6 @@ def mark_for_rerun(folder: Path) -> None:
             (folder / RERUN).touch()
 
 
-def failure_of(folder: Path) -> str:
-    """Why a run cannot go on; empty if it can."""
-    path = partial_folder(folder) / "failed.json"
-    return read_json(path)["reason"] if path.exists() else ""
-
-
 def failures(profile: Profile) -> dict[str, str]:
     """Why runs of a profile cannot go on, by run and seed."""
     folders = sorted((paths.results_root() / profile.profile).glob("*/seed*.partial/failed.json"))
@@ -286,17 +275,14 @@ def load_run(folder: Path) -> Run:
 # ----------------------------------------------------------------------------------- all runs of a profile
 
 
-def load_own(profile: Profile, names: Iterable[str] | None = None) -> Results:
-    """One's own finished runs.
+def load_own(profile: Profile) -> Results:
+    """One's own finished runs of a profile; one with the recipe of another has the other's.
 
-    Args:
-        profile: which, and what the runs share.
-        names: of runs; default: all. One with the recipe of another has the other's runs.
     Raises:
         ConfigError: some run was made with another configuration, so that they cannot be compared.
     """
     root, made = paths.results_root() / profile.profile, {}
-    workers = deduplicate(names or run_specs().runs, profile)
+    workers = deduplicate(run_specs().runs, profile)
     for worker in set(workers.values()):
         for folder in finished_seeds(root / worker):
             check_recipe(configure(worker, profile, int(folder.name[4:])), folder)
@@ -357,7 +343,7 @@ def publish(results: Results, folder: Path) -> None:
     write_sums(folder, ["runs.json", "predictions.csv.xz", *tables])
 
 
-def load_published(profile: Profile, names: Iterable[str] | None = None) -> Results:
+def load_published(profile: Profile) -> Results:
     """The runs that come with the project, as far as this profile still is what they were made with."""
     folder = paths.published_root() / profile.profile
     if not (folder / "runs.json").exists():
@@ -396,7 +382,7 @@ def load_published(profile: Profile, names: Iterable[str] | None = None) -> Resu
                 **{key: tables.get((name, seed)) for key, tables in further.items()},
             )
             made.setdefault(name, []).append(run)
-    workers = deduplicate(names or run_specs().runs, profile)
+    workers = deduplicate(run_specs().runs, profile)
     runs = {name: made[worker] for name, worker in workers.items() if worker in made}
     return Results(runs, predictions.get((RAW_PIXELS, 0, "none")), published=True)
 

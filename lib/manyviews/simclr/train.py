@@ -135,7 +135,8 @@ def read_ahead(batches: Iterator[tuple[Tensor, ...]], images: Tensor) -> Iterato
         while batch is not None:
             following = next(batches, None)
             if following is not None:
-                reader.submit(pixels.__getitem__, following[0].numpy())  # the system keeps what was read
+                ours = share(following[0])
+                reader.submit(pixels.__getitem__, ours.numpy())  # the system keeps what was read
             yield batch
             batch = following
 
@@ -151,13 +152,13 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     unit = steps_per_epoch if recipe.schedule_per == "epoch" else 1  # steps between two moves
     done = step // unit
     warm_up = round(recipe.warmup_epochs * steps_per_epoch / unit)
-    total = recipe.epochs * steps_per_epoch // unit
+    moves = recipe.epochs * steps_per_epoch // unit
     if done < warm_up:
         return recipe.learning_rate * (done + 1) / warm_up
     if recipe.schedule == "constant":
-        decay = round(recipe.decay_fraction * total)  # moves before the end at which the descent begins
-        return recipe.learning_rate * min(1, (total - done) / decay if decay else 1)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - warm_up) / (total - warm_up)))
+        decay = round(recipe.decay_fraction * moves)  # moves before the end at which the descent begins
+        return recipe.learning_rate * min(1, (moves - done) / decay if decay else 1)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - warm_up) / (moves - warm_up)))
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
@@ -172,7 +173,7 @@ def check_batches(n_images: int, recipe: Recipe) -> None:
     """See that the loss finds a negative in each batch, and each process two images of it.
 
     Raises:
-        ValueError: not so; names the nearest batch size that works.
+        ValueError: not so; names a batch size that works, where there is one the next smaller.
     """
     size, views, per_batch = recipe.batch_size, recipe.views_per_batch, recipe.images_per_batch
     if per_batch > n_images:
@@ -359,7 +360,7 @@ class Trainer:
             share(images).repeat(n_views),
             share(draws).T.flatten(),
             seed=self.seed,
-            size=self.recipe.view_size or self.images.shape[-1],
+            size=self.recipe.view_size,
             strengths=self.recipe.strengths,
             dtype=self.dtype,
         ).contiguous(memory_format=self.layout)  # (Kb, 3, H, W), b = B / P: all first views, ...

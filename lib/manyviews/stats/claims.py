@@ -11,7 +11,7 @@ from typing import Literal
 
 import pandas as pd
 
-from manyviews.config.runs import RunSpecs
+from manyviews.config.runs import run_specs
 from manyviews.config.schema import ClaimsConfig
 from manyviews.runs.store import RAW_PIXELS, Run, Runs
 from manyviews.stats.compare import Relation, difference, obstacle, relate
@@ -195,7 +195,6 @@ def judge(
     runs: Runs,
     raw_pixels: pd.DataFrame | None,
     config: ClaimsConfig,
-    specs: RunSpecs,
 ) -> Judgement:
     """Put a criterion to results; see verdicts.
 
@@ -206,6 +205,7 @@ def judge(
     if criterion is None:
         return Judgement("not tested", empty, "no two of the original's runs could")
     expects, margin, rows = criterion.expects, config.margin, []
+    specs = run_specs()
     lengths = specs.members(LENGTHS)
     for run, reference in criterion.pairs:
         pair = runs | _baselines(runs.get(run, []), raw_pixels)
@@ -253,11 +253,9 @@ def _baselines(seeds: list[Run], raw_pixels: pd.DataFrame | None) -> Runs:
     return runs
 
 
-def verdicts(
-    runs: Runs, raw_pixels: pd.DataFrame | None, config: ClaimsConfig, specs: RunSpecs
-) -> list[Verdict]:
+def verdicts(runs: Runs, raw_pixels: pd.DataFrame | None, config: ClaimsConfig) -> list[Verdict]:
     """The verdict on each claim, as far as there are runs to give it; see runs.store.load_results."""
-    results = (runs, raw_pixels, config, specs)
+    results = (runs, raw_pixels, config)
     return [Verdict(one, judge(one.as_reported, *results), judge(one.controlled, *results)) for one in CLAIMS]
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from manyviews.config.runs import RunSpecs
+from manyviews.config.runs import run_specs
 from manyviews.config.schema import ConfigError
 from manyviews.probes.predictions import MEASURES, correct
 from manyviews.runs.store import CURVES, Run, Runs
@@ -111,13 +111,13 @@ def difference(runs: Runs, run: str, reference: str, measure: str) -> Estimate |
 
 
 def compare(
-    runs: Runs, comparison: str, measures: Sequence[str], margin: float, specs: RunSpecs, reference: str = ""
+    runs: Runs, comparison: str, measures: Sequence[str], margin: float, reference: str = ""
 ) -> pd.DataFrame:
     """By how much each run of a comparison exceeds its reference.
 
     Args:
         runs: see runs.store.load_results.
-        comparison: one of the specs'.
+        comparison: one of notebooks/runs.yaml.
         measures: of probes.predictions.MEASURES.
         margin: fraction of images, see relate.
         reference: another of its runs, in place of its own reference.
@@ -125,6 +125,7 @@ def compare(
         A row for each other run and measure: comparison, run, reference, measure, the fields of an Estimate,
         relation, note. Where two runs cannot be compared, note says why, and there are no numbers.
     """
+    specs = run_specs()
     reference = reference or specs.comparisons[comparison].reference
     rows, others = [], (run for run in specs.members(comparison) if run != reference)
     for run, measure in product(others, measures):
@@ -182,9 +183,7 @@ def accuracy_table(runs: Runs, names: Iterable[str], measures: Sequence[str]) ->
     return pd.DataFrame(rows, columns=["run", "measure", "reported", *FIELDS])
 
 
-def factorial_effects(
-    runs: Runs, comparison: str, measure: str, margin: float, specs: RunSpecs
-) -> pd.DataFrame:
+def factorial_effects(runs: Runs, comparison: str, measure: str, margin: float) -> pd.DataFrame:
     """Main effects and interactions of depth, first layer and length, from the eight runs of a comparison.
 
     A main effect is the mean of the four runs at the factor's high level minus that of the four at its low
@@ -197,6 +196,7 @@ def factorial_effects(
     Raises:
         ConfigError: the comparison does not have one run in each of its eight cells.
     """
+    specs = run_specs()
     names = specs.members(comparison)
     codes = pd.DataFrame(index=names)
     for title, (field, low, high) in FACTORS.items():
@@ -215,16 +215,14 @@ def learning_curve(seeds: list[Run], measure: str) -> pd.DataFrame:
     """An accuracy along a run, over its seeds, against each kind of cost.
 
     Returns:
-        A row for each evaluated epoch: epoch, steps, views_forwarded, macs (forward and backward), seconds
-        (wall time, spread evenly over the views), and of the accuracy mean, low and high (the smallest and
-        largest of the seeds).
+        A row for each evaluated epoch: epoch, steps, views_forwarded, macs (forward and backward), and of the
+        accuracy mean, low and high (the smallest and largest of the seeds).
     """
     tables = []
     for run in seeds:
         table = run.evaluated[["epoch", "steps", "views_forwarded"]].assign(accuracy=run.evaluated[measure])
         done = table["views_forwarded"] / run.summary["views_forwarded"]
-        seconds = done * run.environment["wall_time_s"]
-        tables.append(table.assign(macs=done * run.summary["macs"], seconds=seconds))
-    costs = {key: (key, "mean") for key in ("steps", "views_forwarded", "macs", "seconds")}
+        tables.append(table.assign(macs=done * run.summary["macs"]))
+    costs = {key: (key, "mean") for key in ("steps", "views_forwarded", "macs")}
     accuracy = {kind: ("accuracy", of) for kind, of in (("mean", "mean"), ("low", "min"), ("high", "max"))}
     return pd.concat(tables).groupby("epoch").agg(**costs, **accuracy).reset_index()

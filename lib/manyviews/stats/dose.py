@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from manyviews.config.runs import RunSpecs
+from manyviews.config.runs import run_specs
 from manyviews.runs.store import Run, Runs
 from manyviews.stats.compare import SAME_RUN, compare, final_accuracy
 from manyviews.stats.intervals import FIELDS, outer_ends
@@ -23,7 +23,7 @@ def draws(run: Run) -> int:
     return run.config.training.epochs * run.config.n_views
 
 
-def dose_curve(runs: Runs, comparison: str, measure: str, margin: float, specs: RunSpecs) -> pd.DataFrame:
+def dose_curve(runs: Runs, comparison: str, measure: str, margin: float) -> pd.DataFrame:
     """Final accuracy by distinct views of an image, last with fresh ones, all for as many steps.
 
     Args:
@@ -36,8 +36,9 @@ def dose_curve(runs: Runs, comparison: str, measure: str, margin: float, specs: 
         image; of fresh ones, all that training drew), the fields of an Estimate of the accuracy, and of its
         difference from fresh views: difference, low, high, relation, note.
     """
+    specs = run_specs()
     reference = specs.comparisons[comparison].reference
-    compared = compare(runs, comparison, [measure], margin, specs)
+    compared = compare(runs, comparison, [measure], margin)
     rows = []
     for row in compared[compared["note"] != SAME_RUN].itertuples():
         values = {"run": row.run, "distinct": specs.runs[row.run].views["distinct"]}
