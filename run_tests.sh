@@ -8,8 +8,8 @@ if [ "${1:-}" = "--help" ] || [ "${1:-}" = "-h" ]; then
     cat <<'HELP'
 Usage: ./run_tests.sh [pytest arguments]
 
-Without arguments: ruff check, ruff format --check, the tests in tests/ and the examples in lib/ on all
-cores, and every notebook of notebooks/ run again and compared with its saved outputs. With arguments: only
+Without arguments: ruff check, ruff format --check, the tests in tests/ and the examples in lib/ on up
+to four cores, and every notebook of notebooks/ run again and compared with its saved outputs. With arguments: only
 pytest, with these arguments; paths are relative to the project's folder. Makes .venv if needed (see
 setup_env.sh).
 
@@ -41,7 +41,7 @@ notebooks=(notebooks/*.ipynb)
 
 step "lint" "$python" -m ruff check .
 step "format" "$python" -m ruff format --check .
-step "unit tests" "$python" -m pytest --numprocesses logical --maxprocesses 4 tests lib  # 4: memory
+step "unit tests" "$python" -m pytest --numprocesses logical --maxprocesses 4 tests lib  # more need much memory
 if [ ${#notebooks[@]} -gt 0 ]; then
     step "notebooks" "$python" -m pytest --nbval "${notebooks[@]}"
 fi

@@ -248,14 +248,25 @@ def test_it_makes_what_is_missing_and_keeps_what_is_there(done):
 
 def test_a_run_that_stands_in_for_another_is_made_though_it_was_not_asked_for(done):
     """In this profile 32 distinct views are as many as fresh ones: the baseline's training."""
-    assert cli.main(["--profile", "smoke", "--runs", "distinct32"]) == 0
-    assert done[1:-2] == ["ResNet-18, 2 views (baseline), seed 0"]
+    assert cli.main(["--profile", "smoke", "--runs", "distinct32", "--seeds", "0,1,0"]) == 0
+    assert done[1:-2] == [f"ResNet-18, 2 views (baseline), seed {seed}" for seed in (0, 1)]
 
 
-def test_the_longest_runs_are_begun_first(done):
-    assert cli.main(["--profile", "smoke", "--runs", "baseline,length_half,views8,resnet34"]) == 0
+def test_the_longest_runs_are_begun_first_and_before_them_what_trains_nothing(done):
+    """Four times the epochs at twice the width, then eight times the epochs, then eight views an epoch."""
+    assert cli.main(["--profile", "smoke", "--runs", "baseline"]) == 0
+    (paths.run_folder("smoke", "baseline", 0) / "notebook.ipynb").unlink()
+    done.clear()
+    names = ["baseline", "length_half", "length_8", "views8", "views8", "resnet34", "width_2_4"]
+    assert cli.main(["--profile", "smoke", "--runs", ",".join(names)]) == 0
     begun = [title.split("(")[-1].split(")")[0] for title in done]
-    assert begun == ["the data", "views8", "resnet34", "baseline", "length_half", "methods", "report"]
+    assert begun[:2] == ["the data", "baseline"] or begun[:2] == ["baseline", "the data"]
+    assert begun[2:-2] == ["width_2_4", "length_8", "views8", "resnet34", "length_half"]
+
+
+def test_a_list_of_runs_forces_none(done, capsys):
+    assert cli.main(["--profile", "smoke", "--list-runs", "--force"]) == 2
+    assert "--list-runs only prints" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -100,7 +100,8 @@ def test_an_unexpected_error_is_told_and_stops_no_other_job():
 
 def test_two_commands_at_a_time_do_not_want_the_same_port():
     with warnings.catch_warnings(), socket.socket() as other:
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", message="Port .* is already in use")
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with suppress(OSError):  # taken already, as it shall be
             other.bind(("", 8787))
             other.listen()
@@ -158,6 +159,7 @@ def cluster(workers: int, folder: Path):
     commands = [[*dask, "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"], *[worker] * workers]
     processes = [subprocess.Popen(command, **options) for command in commands]
     while not listens(port):
+        assert processes[0].poll() is None  # else the port was taken meanwhile
         time.sleep(0.1)
     try:
         yield address, processes

@@ -391,17 +391,22 @@ def test_an_interrupted_run_is_not_resumed_with_another_configuration(monkeypatc
         run(small_run(training={"temperature": 0.1}))
 
 
-def test_a_run_that_failed_is_marked_and_not_tried_in_vain(monkeypatch):
+@pytest.mark.parametrize("again", [False, True])
+def test_a_run_that_failed_is_marked_and_not_tried_in_vain(monkeypatch, again):
+    """Nor one that is there, and was to be made again; its numbers stay."""
+    if again:
+        run(small_run())
+        mark_for_rerun(folder())
     with monkeypatch.context() as patch:
         patch.setattr(train, "nt_xent", lambda z, temperature: z.sum() * float("nan"))
         with pytest.raises(TrainingFailed, match=r"epoch 1, step 1, at learning rate 0\.001"):
             run(small_run())
-    assert state_of(folder()) is RunState.FAILED
+    assert state_of(folder()) is (RunState.MARKED if again else RunState.FAILED)
     assert "the loss is nan" in failures(small_profile())["baseline, seed0"]
     with pytest.raises(TrainingFailed, match=r"the loss is nan.*To try again, delete .*seed0.partial"):
         run(small_run())
     mark_for_rerun(folder())
-    assert state_of(folder()) is RunState.ABSENT
+    assert state_of(folder()) is (RunState.MARKED if again else RunState.ABSENT)
     assert run(small_run()).summary["epoch"] == 2
 
 

@@ -79,18 +79,21 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     options.seeds = _seeds(options.seeds) if options.seeds else list(options.profile.seeds)
     if options.jobs is not None and options.jobs < 1:
         raise ConfigError(f"--jobs takes a whole number from 1, not {options.jobs}")
+    if options.list_runs and options.force:
+        raise ConfigError("--list-runs only prints; give --force to the command that makes the runs")
     if options.time_limit is not None:
         options.time_limit = _seconds(options.time_limit)
     return options
 
 
 def _names(given: str, kind: str, known: Sequence[str]) -> list[str]:
-    return [check_name(name.strip(), kind, known) for name in given.split(",")] if given else []
+    names = [check_name(name.strip(), kind, known) for name in given.split(",")] if given else []
+    return list(dict.fromkeys(names))
 
 
 def _seeds(given: str) -> list[int]:
     try:
-        seeds = [int(seed) for seed in given.split(",")]
+        seeds = list(dict.fromkeys(int(seed) for seed in given.split(",")))
     except ValueError:
         seeds = [-1]
     if not all(0 <= seed < 2**31 for seed in seeds):
@@ -188,15 +191,15 @@ def run_jobs(options: argparse.Namespace) -> list[str]:
             run_notebook, DATA_NOTEBOOK, folder / f"{DATA_NOTEBOOK}.ipynb", {"profile": profile.profile}
         )
         jobs.append(Job("the data", work))
-    configs = {(config.run, config.seed): config for config in missing}
-    for run, seed in product(filter(NOTEBOOKS.get, options.runs), options.seeds):
+    left = {(config.run, config.seed): config for config in missing}  # without a notebook that makes them
+    for run, seed in product([name for name in options.runs if name in NOTEBOOKS], options.seeds):
         output = paths.run_folder(profile.profile, run, seed) / "notebook.ipynb"
         if state_of(output.parent) is RunState.COMPLETE and output.exists():
             print(f"{run}, seed {seed}: finished before, kept (--force makes it again)")
             continue
         work = partial(run_notebook, NOTEBOOKS[run], output, {"profile": profile.profile, "seed": seed})
-        jobs.append(Job(run_title(run, seed), work, configs.pop((run, seed), None)))
-    jobs += [Job(run_title(*of), partial(make_run, config), config) for of, config in configs.items()]
+        jobs.append(Job(run_title(run, seed), work, left.pop((run, seed), None)))
+    jobs += [Job(run_title(*name), partial(make_run, config), config) for name, config in left.items()]
     # The longest runs first, so that none is left alone at the end. What trains nothing is soon done.
     jobs.sort(key=lambda job: -amount_of_training(job.config) if job.config else -math.inf)
     about = f"on the workers of {options.scheduler}" if missing else "nothing to train"

@@ -18,7 +18,7 @@ def write_features(folder: Path, pictures: Path, out: Path) -> None:
     """Write what the probes would read of each picture.
 
     Args:
-        folder: of a finished run.
+        folder: of a finished run; pictures are made square and of its size as it was configured (data.fit).
         pictures: a folder, of which all pictures in it and below are read.
         out: .npz to write or replace: `features` (N, D) float32, and `files` (N,), their paths; `left_out`
             (M, 2), paths and reasons of the files that could not be used.

@@ -128,11 +128,14 @@ def print_pdf(page: Path) -> Path:
     as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
     options = ["--headless", "--disable-gpu", *as_root, "--no-pdf-header-footer"]
     command = [browser, *options, f"--print-to-pdf={pdf}", page.as_uri()]
+    pdf.unlink(missing_ok=True)
     try:
-        subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    except subprocess.SubprocessError as error:
-        said = str(error.stderr or error)[-200:]
-        raise ConfigError(f"{browser} made no {pdf} ({said}); open {page} and print it") from None
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        failed, said = done.returncode or not pdf.exists(), done.stderr[-200:]
+    except subprocess.TimeoutExpired as error:
+        failed, said = True, str(error)
+    if failed:
+        raise ConfigError(f"{browser} made no {pdf} ({said}); open {page} and print it")
     return pdf
 
 

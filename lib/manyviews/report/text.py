@@ -95,7 +95,7 @@ def provenance(runs: Runs) -> Markdown:
 
     return render(
         "provenance",
-        commits=[commit[:10] for commit in of("git_commit") if commit != "None"],
+        commits=["of an unknown commit" if commit == "None" else commit[:10] for commit in of("git_commit")],
         dirty="True" in of("git_dirty"),
         seeds=sorted({run.seed for run in made}),
         devices=of("device"),
@@ -114,8 +114,8 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
     """
     runs, margin, specs = results.runs, profile.claims.margin, run_specs()
     budget = recipes(runs, MAIN, "baseline")
-    there_are = set(budget["run"])
-    views8, longer = (_row(budget, run) if run in there_are else None for run in ("views8", "length_4"))
+    compared = set(budget["run"])
+    views8, longer = (_row(budget, run) if run in compared else None for run in ("views8", "length_4"))
     n_views = specs.runs["views8"].n_views
     curves = [[dose_curve(runs, name, measure, margin) for measure in CURVES] for name in DOSES]
     families = [holm(compare(runs, name, [MAIN], margin)) for name in INTERACTIONS]

@@ -112,9 +112,9 @@ def missing_runs(
 
 
 def amount_of_training(config: RunConfig) -> float:
-    """What a run takes beside others of its profile, about: views through all layers of the network."""
-    training = config.training
-    return training.epochs * training.image_fraction * config.n_views * config.depth
+    """What a run takes beside others of its profile, about: views x layers x channels squared x pixels."""
+    views = config.training.epochs * config.training.image_fraction * config.n_views
+    return views * config.depth * config.network.width**2 * config.view_size**2
 
 
 def estimate_seconds(configs: Sequence[RunConfig], dataset: Dataset, at_once: int) -> float:

@@ -30,6 +30,7 @@ from manyviews.probes.protocol import (
 from manyviews.runs.environment import check_same, describe_environment, note_environment
 from manyviews.runs.store import (
     CURVES,
+    FAILED,
     LAST_LOOK,
     RAW_PIXELS,
     Run,
@@ -242,8 +243,8 @@ def _make(config: RunConfig, folder: Path, watch: Watch) -> None:
     partial = partial_folder(folder)
     if (partial / "config.json").exists():
         check_recipe(config, partial)
-    if state_of(folder) is RunState.FAILED:
-        reason = read_json(partial / "failed.json")["reason"]
+    if (partial / FAILED).exists():
+        reason = read_json(partial / FAILED)["reason"]
         raise TrainingFailed(f"{reason} To try again, delete {partial}, or use --force")
     dataset = load_dataset(config.data)
     check([config], dataset)
@@ -271,7 +272,7 @@ def _make(config: RunConfig, folder: Path, watch: Watch) -> None:
     try:
         trainer.run(after_epoch)
     except TrainingFailed as error:
-        write_json(partial / "failed.json", {"reason": str(error)})
+        write_json(partial / FAILED, {"reason": str(error)})
         raise
     except KeyboardInterrupt:
         during = (

@@ -25,8 +25,9 @@ from manyviews.probes.predictions import accuracies
 CURVES = ("id_knn_accuracy", "id_linear_accuracy", "ood_knn_accuracy", "ood_linear_accuracy")
 RAW_PIXELS = "raw_pixels"
 RERUN = "rerun"  # a file in the folder of a run that is to be made again
+FAILED = "failed.json"  # a file in the partial folder of one that cannot go on
 TABLES = ("sweep", "neighbours", "feature_map")  # of the runs that are looked at from all sides
-LAST_LOOK = 3  # epochs that all probes at the end of such a run take, about
+LAST_LOOK = 3  # epochs that the probes at the end of a run that is not brief take, about
 KEYS = ["run", "seed"]  # of a published table
 DIFFER = "{key} is {there} there and {here} here"
 
@@ -171,7 +172,7 @@ def state_of(folder: Path) -> RunState:
     """How far the run of a folder is. The rename of its partial folder is what makes it complete."""
     if (folder / "summary.json").exists():
         return RunState.MARKED if (folder / RERUN).exists() else RunState.COMPLETE
-    if (partial_folder(folder) / "failed.json").exists():
+    if (partial_folder(folder) / FAILED).exists():
         return RunState.FAILED
     return RunState.BEGUN if partial_folder(folder).exists() else RunState.ABSENT
 
@@ -210,7 +211,7 @@ def mark_for_rerun(folder: Path) -> None:
 
 def failures(profile: Profile) -> dict[str, str]:
     """Why runs of a profile cannot go on, by run and seed."""
-    folders = sorted((paths.results_root() / profile.profile).glob("*/seed*.partial/failed.json"))
+    folders = sorted((paths.results_root() / profile.profile).glob(f"*/seed*.partial/{FAILED}"))
     return {f"{path.parent.parent.name}, {path.parent.stem}": read_json(path)["reason"] for path in folders}
 
 

@@ -173,7 +173,7 @@ def check_batches(n_images: int, recipe: Recipe) -> None:
     """See that the loss finds a negative in each batch, and each process two images of it.
 
     Raises:
-        ValueError: not so; names a batch size that works, where there is one the next smaller.
+        ValueError: not so; where it can, it names the next smaller batch size that works, else a larger one.
     """
     size, views, per_batch = recipe.batch_size, recipe.views_per_batch, recipe.images_per_batch
     if per_batch > n_images:

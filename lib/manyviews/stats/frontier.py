@@ -39,6 +39,6 @@ def recipes(runs: Runs, measure: str, like: str) -> pd.DataFrame:
 
 
 def cheapest_reaching(table: pd.DataFrame, accuracy: float) -> pd.Series | None:
-    """The first, so the cheapest, recipe whose mean accuracy (a fraction) is so high, if there is one."""
+    """The cheapest, so the first, of recipes whose mean accuracy (a fraction) is at least so high, if any."""
     good = table[table["mean"] >= accuracy]
     return None if good.empty else good.iloc[0]
