@@ -5,7 +5,9 @@ import re
 from manyviews.config import paths
 from manyviews.config.files import write_text
 from manyviews.config.profiles import load_profile
+from manyviews.config.runs import ORIGINAL, run_specs
 from manyviews.report import text
+from manyviews.report.tables import title
 from manyviews.runs.store import load_published
 
 README = paths.ROOT / "README.md"
@@ -31,12 +33,15 @@ def results_text() -> str:
         profile, folder = load_profile(name), f"results/published/{name}"
         pages = list(PAGES.items())[: 1 if parts else None]
         links = ", ".join(f"[{words}]({folder}/{page}.md)" for words, page in pages)
-        answers = text.answers(load_published(profile), profile).data
+        results = load_published(profile)
+        answers = text.answers(results, profile).data
         figure = (
             "![k-NN accuracy of our runs of the original's comparison, against epochs and against what"
             f" training costs]({folder}/report_files/plateau.png)"
         )
-        shown = [_further(answers, answered)] if parts else [answers, figure]
+        left = [title(run) for run in run_specs().of_study(ORIGINAL) if run not in results.runs]
+        caption = "Supervised training sees the labels." + f" Not run: {', '.join(left)}." * bool(left)
+        shown = [_further(answers, answered)] if parts else [answers, figure, caption]
         parts += [f"### {heading}", *shown, f"In full: {links}."]
         answered |= {line[:2] for line in answers.splitlines() if NOT_RUN not in line}
     return "\n\n".join(parts) or "No results are published: not run."

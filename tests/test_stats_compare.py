@@ -109,7 +109,7 @@ def test_what_cannot_be_compared_says_why():
     runs |= {"k4_outside": runs["joint"]} | made_up_runs({"k8_outside": ends}, device_type="cuda")
     table = compare(runs, "interaction", [KNN], MARGIN).set_index("run")
     assert table["note"].to_dict() == {
-        "k4_pairs": "not run: k4_pairs",
+        "k4_pairs": f"not run: {SPECS.title('k4_pairs')}",
         "k4_outside": "the same run",
         "k4_inside": "no seed in common",
         "k8_pairs": "computed in bfloat16 and float32",

@@ -417,7 +417,8 @@ def _draw_estimate(ax: Axes, row: int, values: pd.Series) -> None:
         if not np.isnan(low):
             ax.plot([PERCENT * low, PERCENT * high], [row + shift] * 2, **look)
     ax.plot(PERCENT * values["mean"], row, "o", color="black")
-    judged = values.get("note", "") if pd.isna(values["relation"]) else values["relation"]
+    why = values.get("note", "").partition(":")[0]  # "not run", without the name that stands at the left
+    judged = why if pd.isna(values["relation"]) else values["relation"]
     ax.annotate(judged, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
 
 

@@ -73,10 +73,11 @@ def difference_text(estimate: Mapping[str, Any]) -> str:
     """A difference in points, with the outer ends of its intervals; or why there is none."""
     if pd.isna(estimate["mean"]):
         return estimate.get("note") or NOT_RUN
-    return _points(estimate["mean"], *outer_ends(estimate))
+    return points_text(estimate["mean"], *outer_ends(estimate))
 
 
-def _points(mean: float, low: float, high: float) -> str:
+def points_text(mean: float, low: float, high: float) -> str:
+    """A difference in points with the ends of its interval, of three fractions."""
     ends = "" if np.isnan(low) else f" ({PERCENT * low:+.1f} to {PERCENT * high:+.1f})"
     return f"{PERCENT * mean:+.1f}{ends}"
 
@@ -178,7 +179,7 @@ def dose(curve: pd.DataFrame) -> pd.DataFrame:
             f"{MEASURE_TITLES[MAIN]} (%)": accuracy_text(row._asdict()),
             "Above fresh (points)": ""
             if pd.isna(row.difference)
-            else _points(row.difference, row.low, row.high),
+            else points_text(row.difference, row.low, row.high),
             "Relation": "reference" if row.note == "fresh" else row.note or row.relation,
             "n": "" if pd.isna(row.n) else f"{row.n:.0f}",
         }
@@ -260,15 +261,15 @@ def variants(profile: Profile, named: Runs, runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["Run", "Variant"]) if rows else pd.DataFrame()
 
 
-MARKS = {"supported": "✓", "not supported": "✗", "mixed": "±"}  # others: "?", and of C its own word
+MARKS = {"supported": "✓", "not supported": "✗", "mixed": "±", "not tested": ""}  # others: "?"
 
 
 def verdicts(judged: Sequence[Verdict]) -> pd.DataFrame:
     """The outcome on each claim, whether the original's observation appears here, and what decides."""
     columns = {
         "The original's claim": [verdict.claim.claimed for verdict in judged],
-        "In its own": [verdict.as_reported.outcome for verdict in judged],
-        "In a fair one": [_marked(verdict) for verdict in judged],
+        "Its own comparison": [verdict.as_reported.outcome for verdict in judged],
+        "A fair one": [_marked(verdict) for verdict in judged],
         "What decides, in points": [deciding(verdict) for verdict in judged],
     }
     return pd.DataFrame(columns, pd.Index([verdict.claim.key for verdict in judged], name="Claim"))
@@ -276,7 +277,7 @@ def verdicts(judged: Sequence[Verdict]) -> pd.DataFrame:
 
 def _marked(verdict: Verdict) -> str:
     by_construction = verdict.outcome == verdict.claim.by_construction
-    return f"{'✗' if by_construction else MARKS.get(verdict.outcome, '?')} {verdict.outcome}"
+    return f"{'✗' if by_construction else MARKS.get(verdict.outcome, '?')} {verdict.outcome}".strip()
 
 
 def deciding(verdict: Verdict) -> str:

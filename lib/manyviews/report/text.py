@@ -12,12 +12,20 @@ from IPython.display import Markdown
 from manyviews.config.runs import deduplicate, run_specs
 from manyviews.config.schema import Profile
 from manyviews.probes.predictions import accuracies
-from manyviews.report.tables import MAIN, MEASURE_TITLES, difference_text, in_markdown, percent, title
+from manyviews.report.tables import (
+    MAIN,
+    MEASURE_TITLES,
+    difference_text,
+    in_markdown,
+    percent,
+    points_text,
+    title,
+)
 from manyviews.runs.store import CURVES, Results, Runs, each_once
-from manyviews.stats.compare import compare, holm
+from manyviews.stats.compare import compare, holm, no_gain
 from manyviews.stats.dose import dose_curve, saturation
 from manyviews.stats.frontier import cheapest_reaching, recipes
-from manyviews.stats.intervals import CONFIDENCE, MIN_SEEDS
+from manyviews.stats.intervals import CONFIDENCE, MIN_SEEDS, outer_ends
 
 TEMPLATES = Path(__file__).parent / "templates"
 DOSES = ("dose_4", "dose")  # comparisons, the longest first: there a dose can tell
@@ -32,6 +40,7 @@ def template(name: str) -> jinja2.Template:
         "percent": percent,
         "points": lambda fraction: f"{100 * fraction:.1f}",
         "difference": difference_text,
+        "gap": lambda dose: points_text(dose["difference"], dose["low"], dose["high"]),
         "title": title,
         "name": in_markdown,
         "rows": lambda table: table.to_dict("records"),
@@ -100,7 +109,7 @@ def provenance(runs: Runs) -> Markdown:
         seeds=sorted({run.seed for run in made}),
         devices=of("device"),
         precisions=of("precision"),
-        hours=sum(run.environment["cpu_time_s"] for run in made) / 3600,
+        hours=_core_hours(runs),
     )
 
 
@@ -121,6 +130,8 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
     families = [holm(compare(runs, name, [MAIN], margin)) for name in INTERACTIONS]
     families = [family[family["relation"].notna()] for family in families]
     beside = own is not None and results.published
+    twice = _row(compare(runs, "length", [MAIN], margin, "length_half"), "baseline")
+    larger = _row(compare(runs, "original", [MAIN], margin), "resnet34")
     there, asked = _trainings(runs, list(specs.runs), profile)
     return render(
         "answers",
@@ -133,7 +144,7 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         exact=deduplicate(["resnet18_views8"], profile).get("resnet18_views8") == "length_4",
         gain=_row(compare(runs, "original", [MAIN], margin, "resnet34"), "views8"),
         short=_row(compare(runs, "length", [MAIN], margin, "length_quarter"), "baseline"),
-        short_times=_times(runs, "baseline", "length_quarter", "steps"),
+        short_epochs=[_epochs(runs, name) for name in ("length_quarter", "baseline")],
         doses=[(of[0], saturation(of[0]), _others(of[1:])) for of in curves],
         families=families,
         ways=sum(map(len, families)),
@@ -144,9 +155,11 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         views8=views8,
         cheapest=None if views8 is None else cheapest_reaching(budget, views8["mean"]),
         longer=longer,
-        twice=_row(compare(runs, "length", [MAIN], margin, "length_half"), "baseline"),
-        larger=_row(compare(runs, "original", [MAIN], margin), "resnet34"),
-        larger_macs=_times(runs, "resnet34", "baseline", "macs"),
+        twice=twice,
+        no_longer=no_gain(twice["n"], outer_ends(twice)[1], margin),
+        larger=larger,
+        no_larger=no_gain(larger["n"], outer_ends(larger)[1], margin),
+        larger_macs=_times(runs, "resnet34", "baseline"),
         lead=_row(compare(runs, "cost", [MAIN], margin, "views8"), "length_4"),
         margin=margin,
     )
@@ -160,8 +173,19 @@ def _about(runs: Runs) -> dict[str, Any] | None:
             "name": run.environment["dataset"],
             "pixels": run.config.data.image_size,
             "epochs": run.config.training.epochs,
+            "seeds": sorted({len(seeds) for seeds in runs.values()}),
+            "hours": _core_hours(runs),
         }
     return None
+
+
+def _core_hours(runs: Runs) -> float:
+    """What the trainings took, each counted once."""
+    return sum(run.environment["cpu_time_s"] for run in each_once(runs)) / 3600
+
+
+def _epochs(runs: Runs, name: str) -> int | None:
+    return runs[name][0].config.training.epochs if name in runs else None
 
 
 def _row(compared: pd.DataFrame, run: str) -> pd.Series:
@@ -183,7 +207,9 @@ def _others(curves: Sequence[pd.DataFrame]) -> dict[str, list[str]]:
     return said
 
 
-def _times(runs: Runs, run: str, reference: str, cost: str) -> float:
-    """How many times a cost, of the summary, one training takes of another's; NaN where one was not run."""
-    of, of_reference = (runs[name][0].summary[cost] if name in runs else np.nan for name in (run, reference))
+def _times(runs: Runs, run: str, reference: str) -> float:
+    """How many times the multiply-adds of another one training takes; NaN where one was not run."""
+    of, of_reference = (
+        runs[name][0].summary["macs"] if name in runs else np.nan for name in (run, reference)
+    )
     return of / of_reference

@@ -14,19 +14,14 @@ import pandas as pd
 from manyviews.config.runs import run_specs
 from manyviews.config.schema import ClaimsConfig
 from manyviews.runs.store import RAW_PIXELS, Run, Runs
-from manyviews.stats.compare import Relation, difference, obstacle, relate
+from manyviews.stats.compare import Relation, difference, no_gain, obstacle, relate
 from manyviews.stats.intervals import FIELDS, Estimate, estimate_without_images
 from manyviews.stats.scaling import error_curve, forecast
 
 Outcome = Literal["supported", "not supported", "mixed", "inconclusive", "did not train", "not tested"]
 Expectation = Literal["gain", "no gain", "level", "forecast"]
-# The relations that support an expectation. Of the others, "undecided" leaves it open, the rest refute it.
-SUPPORTING: dict[Expectation, tuple[Relation, ...]] = {
-    "gain": ("higher",),
-    "no gain": ("equivalent", "lower"),
-    "level": ("equivalent",),
-    "forecast": ("equivalent",),
-}
+# The relation that supports an expectation. Of the others, "undecided" leaves it open, the rest refute it.
+SUPPORTING: dict[Expectation, Relation] = {"gain": "higher", "level": "equivalent", "forecast": "equivalent"}
 INITIAL = "initial"  # the run's own random weights, a baseline as RAW_PIXELS is
 LENGTHS = "length"  # the comparison whose longest run is forecast
 ABOUT = ["claim", "compared", "judgement", "note"]
@@ -155,11 +150,14 @@ class Verdict:
         return self.as_reported if self.claim.by_construction else self.controlled
 
 
-def outcome_of(expects: Expectation, relation: Relation) -> Outcome:
-    """What a relation says of an expectation."""
+def outcome_of(expects: Expectation, estimate: Estimate, margin: float) -> Outcome:
+    """What a difference says of an expectation. That there is no gain needs no lower bound."""
+    relation = relate(estimate, margin)
+    if expects == "no gain" and no_gain(estimate.n, estimate.high, margin):
+        return "supported"
     if relation == "undecided":
         return "inconclusive"
-    return "supported" if relation in SUPPORTING[expects] else "not supported"
+    return "supported" if relation == SUPPORTING.get(expects) else "not supported"
 
 
 def combine(outcomes: list[Outcome], split: Outcome = "not supported") -> Outcome:
@@ -227,9 +225,8 @@ def judge(
                 estimate = forecast(error_curve(runs, lengths, measure), reference)
             else:
                 estimate = difference(pair, run, reference, measure)
-            relation = relate(estimate, margin)
-            outcome = outcome_of(expects, relation)
-            rows.append((run, reference, measure, *astuple(estimate), relation, outcome))
+            judged = relate(estimate, margin), outcome_of(expects, estimate, margin)
+            rows.append((run, reference, measure, *astuple(estimate), *judged))
     findings = pd.DataFrame(rows, columns=FINDING)
     return Judgement(combine(list(findings["outcome"]), criterion.split), findings)
 

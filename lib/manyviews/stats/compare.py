@@ -59,6 +59,17 @@ def relate(estimate: Estimate, margin: float) -> Relation:
     return "equivalent" if -margin < estimate.low and estimate.high < margin else "undecided"
 
 
+def no_gain(n: int, high: float, margin: float) -> bool:
+    """Whether a gain of the margin or more is ruled out, be the difference equivalent, lower or undecided.
+
+    Args:
+        n: seeds; fewer than MIN_SEEDS rule out nothing.
+        high: the higher of the upper ends of both intervals of the difference, see intervals.outer_ends.
+        margin: see relate.
+    """
+    return n >= MIN_SEEDS and high < margin
+
+
 def shared_seeds(runs: Runs, names: Iterable[str]) -> Runs:
     """The named runs with the seeds that all of them have, in order; empty where there is none."""
     by_seed = {name: {run.seed: run for run in runs.get(name, [])} for name in names}
@@ -67,10 +78,10 @@ def shared_seeds(runs: Runs, names: Iterable[str]) -> Runs:
 
 
 def obstacle(runs: Runs, names: Sequence[str]) -> str:
-    """Why runs cannot be compared: "not run: sgd", "no seed in common", ...; empty where they can."""
+    """Why runs cannot be compared: "not run: SGD", "no seed in common", ...; empty where they can."""
     missing = [name for name in names if name not in runs]
     if missing:
-        return f"not run: {', '.join(missing)}"
+        return f"not run: {'; '.join(map(run_specs().title, missing))}"
     if len({runs[name][0].name for name in names}) < len(names):
         return SAME_RUN
     shared = shared_seeds(runs, names)
