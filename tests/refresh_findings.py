@@ -15,7 +15,7 @@ from manyviews.probes.predictions import accuracies
 from manyviews.report import text
 from manyviews.report.tables import MAIN, accuracy_text, difference_text, in_markdown, percent, title
 from manyviews.runs.store import Results, Run, load_published
-from manyviews.stats.compare import accuracy_table, difference, obstacle, relate
+from manyviews.stats.compare import accuracy_table, difference, no_gain, obstacle, relate
 from manyviews.stats.dose import draws
 from manyviews.stats.intervals import MIN_SEEDS, Estimate
 
@@ -84,16 +84,23 @@ def budget(results: Results, margin: float) -> str:
         gap = difference(runs, longer, shorter, MAIN)
         lines.append(
             f"**{factor:.1f} times the epochs**, from *{title(shorter)}* to *{title(longer)}*: "
-            f"{difference_text(vars(gap))} points, {relate(gap, margin)}."
+            f"{difference_text(vars(gap))} points, {bought(gap, margin)}."
         )
     for name, words in {"resnet34": "A larger network", "efficient": "Another recipe"}.items():
         if made(runs, name) and not obstacle(runs, [name, BASELINE]):
             gap, cost = difference(runs, name, BASELINE, MAIN), ratio(runs[name][0], runs[BASELINE][0])
             lines.append(
                 f"**{words}**, *{title(name)}*, for {cost:.2f} times the baseline's multiply-adds: "
-                f"{difference_text(vars(gap))} points, {relate(gap, margin)}."
+                f"{difference_text(vars(gap))} points, {bought(gap, margin)}."
             )
     return "\n".join(f"- {line}" for line in lines)
+
+
+def bought(gap: Estimate, margin: float) -> str:
+    """The relation of two runs, and whether it leaves room for a gain."""
+    relation = relate(gap, margin)
+    ruled_out = relation == "undecided" and no_gain(gap.n, gap.high, margin)
+    return f"{relation}, but no gain of {100 * margin:.1f}" if ruled_out else relation
 
 
 def made(runs: dict[str, list[Run]], name: str) -> bool:
