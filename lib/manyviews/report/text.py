@@ -145,6 +145,10 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         gain=_row(compare(runs, "original", [MAIN], margin, "resnet34"), "views8"),
         short=_row(compare(runs, "length", [MAIN], margin, "length_quarter"), "baseline"),
         short_epochs=[_epochs(runs, name) for name in ("length_quarter", "baseline")],
+        twice_epochs=[_epochs(runs, name) for name in ("length_half", "baseline")],
+        longest=max(
+            set(runs) & set(specs.members("length")), key=lambda name: _epochs(runs, name), default=""
+        ),
         doses=[(of[0], saturation(of[0]), _others(of[1:])) for of in curves],
         families=families,
         ways=sum(map(len, families)),
