@@ -9,9 +9,9 @@ if [ "${1:-}" = "--help" ] || [ "${1:-}" = "-h" ]; then
 Usage: ./run_tests.sh [pytest arguments]
 
 Without arguments: ruff check, ruff format --check, the tests in tests/ and the examples in lib/ on up
-to four cores, and every notebook of notebooks/ run again and compared with its saved outputs. With arguments: only
-pytest, with these arguments; paths are relative to the project's folder. Makes .venv if needed (see
-setup_env.sh).
+to four cores, and every notebook of notebooks/ run again and compared with its saved outputs. With
+arguments: only pytest, with these arguments; paths are relative to the project's folder. Makes .venv
+if needed (see setup_env.sh).
 
   ./run_tests.sh
   ./run_tests.sh tests/test_simclr_losses.py -k double

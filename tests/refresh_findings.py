@@ -99,7 +99,7 @@ def budget(results: Results, margin: float) -> str:
 def bought(gap: Estimate, margin: float) -> str:
     """The relation of two runs, and whether it leaves room for a gain."""
     relation = relate(gap, margin)
-    ruled_out = relation == "undecided" and no_gain(gap.n, gap.high, margin)
+    ruled_out = relation == "undecided" and no_gain(vars(gap), margin)
     return f"{relation}, but no gain of {100 * margin:.1f}" if ruled_out else relation
 
 

@@ -78,10 +78,7 @@ def test_an_outcome_follows_from_where_the_intervals_lie(expects, outcomes):
     places |= {"no gain of 2": (-0.03, 0.01), "no loss of 2": (-0.01, 0.03)}
     for (low, high), outcome in zip(places.values(), outcomes, strict=True):
         mean = (low + high) / 2
-        for ends in (
-            (low, high, mean, mean),
-            (mean, mean, low, high),
-        ):  # the wider interval is of seeds, images
+        for ends in ((low, high, mean, mean), (mean, mean, low, high)):  # the wider is of seeds, of images
             assert outcome_of(expects, Estimate(mean, 3, *ends), 0.02) == outcome
             assert outcome_of(expects, Estimate(mean, 2, *ends), 0.02) == OPEN
 

@@ -25,7 +25,7 @@ from manyviews.runs.store import CURVES, Results, Runs, each_once
 from manyviews.stats.compare import compare, holm, no_gain
 from manyviews.stats.dose import dose_curve, saturation
 from manyviews.stats.frontier import cheapest_reaching, recipes
-from manyviews.stats.intervals import CONFIDENCE, MIN_SEEDS, outer_ends
+from manyviews.stats.intervals import CONFIDENCE, MIN_SEEDS
 
 TEMPLATES = Path(__file__).parent / "templates"
 DOSES = ("dose_4", "dose")  # comparisons, the longest first: there a dose can tell
@@ -144,11 +144,7 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         exact=deduplicate(["resnet18_views8"], profile).get("resnet18_views8") == "length_4",
         gain=_row(compare(runs, "original", [MAIN], margin, "resnet34"), "views8"),
         short=_row(compare(runs, "length", [MAIN], margin, "length_quarter"), "baseline"),
-        short_epochs=[_epochs(runs, name) for name in ("length_quarter", "baseline")],
-        twice_epochs=[_epochs(runs, name) for name in ("length_half", "baseline")],
-        longest=max(
-            set(runs) & set(specs.members("length")), key=lambda name: _epochs(runs, name), default=""
-        ),
+        epochs={run: runs[run][0].config.training.epochs for run in specs.members("length") if run in runs},
         doses=[(of[0], saturation(of[0]), _others(of[1:])) for of in curves],
         families=families,
         ways=sum(map(len, families)),
@@ -160,9 +156,9 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         cheapest=None if views8 is None else cheapest_reaching(budget, views8["mean"]),
         longer=longer,
         twice=twice,
-        no_longer=no_gain(twice["n"], outer_ends(twice)[1], margin),
+        no_longer=no_gain(twice, margin),
         larger=larger,
-        no_larger=no_gain(larger["n"], outer_ends(larger)[1], margin),
+        no_larger=no_gain(larger, margin),
         larger_macs=_times(runs, "resnet34", "baseline"),
         lead=_row(compare(runs, "cost", [MAIN], margin, "views8"), "length_4"),
         margin=margin,
@@ -186,10 +182,6 @@ def _about(runs: Runs) -> dict[str, Any] | None:
 def _core_hours(runs: Runs) -> float:
     """What the trainings took, each counted once."""
     return sum(run.environment["cpu_time_s"] for run in each_once(runs)) / 3600
-
-
-def _epochs(runs: Runs, name: str) -> int | None:
-    return runs[name][0].config.training.epochs if name in runs else None
 
 
 def _row(compared: pd.DataFrame, run: str) -> pd.Series:

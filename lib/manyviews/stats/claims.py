@@ -153,7 +153,7 @@ class Verdict:
 def outcome_of(expects: Expectation, estimate: Estimate, margin: float) -> Outcome:
     """What a difference says of an expectation. That there is no gain needs no lower bound."""
     relation = relate(estimate, margin)
-    if expects == "no gain" and no_gain(estimate.n, estimate.high, margin):
+    if expects == "no gain" and no_gain(vars(estimate), margin):
         return "supported"
     if relation == "undecided":
         return "inconclusive"

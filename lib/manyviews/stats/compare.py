@@ -1,9 +1,9 @@
 """Finished runs compared, paired by seed and by image, and the one judgement of a difference."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import combinations, product
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from manyviews.stats.intervals import (
     Estimate,
     estimate,
     estimate_without_images,
+    outer_ends,
 )
 
 Relation = Literal["higher", "lower", "equivalent", "undecided"]
@@ -59,15 +60,14 @@ def relate(estimate: Estimate, margin: float) -> Relation:
     return "equivalent" if -margin < estimate.low and estimate.high < margin else "undecided"
 
 
-def no_gain(n: int, high: float, margin: float) -> bool:
+def no_gain(difference: Mapping[str, Any], margin: float) -> bool:
     """Whether a gain of the margin or more is ruled out, be the difference equivalent, lower or undecided.
 
     Args:
-        n: seeds; fewer than MIN_SEEDS rule out nothing.
-        high: the higher of the upper ends of both intervals of the difference, see intervals.outer_ends.
+        difference: the fields of an Estimate; of fewer than MIN_SEEDS seeds nothing is ruled out.
         margin: see relate.
     """
-    return n >= MIN_SEEDS and high < margin
+    return bool(difference["n"] >= MIN_SEEDS and outer_ends(difference)[1] < margin)
 
 
 def shared_seeds(runs: Runs, names: Iterable[str]) -> Runs:
