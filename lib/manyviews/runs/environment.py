@@ -12,6 +12,7 @@ import torch
 from manyviews.config import paths
 from manyviews.config.files import read_json, write_json
 from manyviews.config.schema import ConfigError
+from manyviews.simclr.numerics import has_bfloat16
 from manyviews.simclr.processes import n_processes
 
 MUST_NOT_CHANGE = ("data_sha256", "device_type", "precision")  # while a run is interrupted
@@ -36,6 +37,7 @@ def describe_environment(device: torch.device, precision: torch.dtype) -> dict[s
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
         "device_type": device.type,
         "precision": dtype_name(precision),
+        "rounded_products": precision == torch.bfloat16 and not has_bfloat16(device),
         "processes": n_processes(),
         "batch_norm": "part of a batch" if n_processes() > 1 and device.type == "cpu" else "whole batch",
         "threads": torch.get_num_threads(),

@@ -146,7 +146,8 @@ def _seconds_of_a_view(config: RunConfig, dataset: Dataset, at_once: int) -> flo
     import torch
 
     from manyviews.runs.run import make_model, recipe_of
-    from manyviews.simclr.train import Trainer, resolve_precision
+    from manyviews.simclr.numerics import resolve_precision
+    from manyviews.simclr.train import Trainer
 
     recipe = recipe_of(config)
     batch = recipe.images_per_batch  # a pass over so many images is one step
@@ -154,7 +155,7 @@ def _seconds_of_a_view(config: RunConfig, dataset: Dataset, at_once: int) -> flo
     images, threads = dataset.train.as_tensor()[:batch], torch.get_num_threads()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // at_once))
     model, times = make_model(config, dataset.train.n_classes), []
-    precision = resolve_precision(config.training.precision, next(model.parameters()).device)
+    precision = resolve_precision(config.training.precision)
     trainer = Trainer(model, images, short, precision=precision, name="")
     trainer.run(lambda progress: times.append(time.perf_counter()))
     torch.set_num_threads(threads)

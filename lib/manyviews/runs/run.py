@@ -46,6 +46,7 @@ from manyviews.runs.store import (
     write_table,
 )
 from manyviews.simclr.models import SimCLR, count_macs, count_parameters, make_simclr
+from manyviews.simclr.numerics import repeatable, resolve_device, resolve_precision
 from manyviews.simclr.processes import from_first, is_first, joined, launch, n_processes
 from manyviews.simclr.train import (
     Progress,
@@ -53,9 +54,6 @@ from manyviews.simclr.train import (
     Trainer,
     TrainingFailed,
     check_batches,
-    repeatable,
-    resolve_device,
-    resolve_precision,
 )
 from manyviews.simclr.views import ViewStrengths
 
@@ -208,7 +206,7 @@ def make_model(config: RunConfig, n_classes: int) -> SimCLR:
         n_classes: of the training images; the head of a supervised run has that size.
     """
     device = resolve_device(config.device)
-    precision = resolve_precision(config.training.precision, device)
+    precision = resolve_precision(config.training.precision)
     model = make_simclr(
         config.seed,
         depth=config.depth,
@@ -315,7 +313,7 @@ def _stop_in_time(progress: Progress, epochs: int) -> None:
 def _environment(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
     """What a run on a dataset is made with here."""
     device = resolve_device(config.device)
-    precision = resolve_precision(config.training.precision, device)
+    precision = resolve_precision(config.training.precision)
     return describe_environment(device, precision) | {
         "dataset": dataset.name,
         "data_sha256": dataset.checksum,
@@ -336,7 +334,7 @@ def _make_trainer(config: RunConfig, dataset: Dataset, images: dict[str, Tensor]
         recipe_of(config),
         config.seed,
         labels=labels["train"][used] if config.objective == "supervised" else None,
-        precision=resolve_precision(config.training.precision, images["train"].device),
+        precision=resolve_precision(config.training.precision),
         checkpoint=folder / "checkpoint.pt",
         evaluate=lambda model, epoch: _evaluate(model, epoch, config, images, labels, folder),
         every_epochs=config.evaluation.every_epochs,

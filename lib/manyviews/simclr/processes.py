@@ -40,7 +40,7 @@ def joined(device: str) -> Iterator[None]:
     """Be one of the processes that torchrun has started; on GPUs, each takes one of its machine.
 
     Args:
-        device: cpu, cuda or auto, see train.resolve_device.
+        device: cpu, cuda or auto, see numerics.resolve_device.
     Raises:
         NoDevice: more processes than GPUs, or one GPU for all.
         ProcessLost: another process has ended while this one waited for it.

@@ -9,7 +9,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from manyviews.simclr.losses import MultiViewLoss, multi_view_nt_xent, nt_xent
 from manyviews.simclr.models import SimCLR, layout_of
+from manyviews.simclr.numerics import mixed_precision, repeatable
 from manyviews.simclr.processes import (
     from_first,
     gather,
@@ -86,36 +87,6 @@ class Progress:
     wall_time_s: float = 0.0  # training and evaluation, interruptions left out
     cpu_time_s: float = 0.0
     metrics: list[dict[str, Any]] = field(default_factory=list)  # a row for each epoch, from 0
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of that name; `auto` is a GPU where there is one.
-
-    Raises:
-        ValueError: a GPU was asked for that is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device '{name}': this machine has {torch.cuda.device_count()} GPUs; use 'auto'")
-    return device
-
-
-def resolve_precision(name: str, device: torch.device) -> torch.dtype:
-    """The type of the network's products; `auto` is bfloat16 where the processor computes it natively."""
-    if name != "auto":
-        return getattr(torch, name)
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else torch.float32
-
-
-def repeatable() -> AbstractContextManager[None]:
-    """On a GPU, the algorithms that repeat to the bit, not the fastest, and no shortened float32."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def read_ahead(batches: Iterator[tuple[Tensor, ...]], images: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -221,7 +192,7 @@ class Trainer:
         seed: of the order of images and of the views.
         labels: classes of the images, (N,) int64, for supervised training with a head that is a classifier;
             None for the contrastive loss.
-        precision: of the network's products; bfloat16 by autocast, others are the type of the weights.
+        precision: of the network's products; see numerics.mixed_precision.
         checkpoint: a file that is written after each epoch, and resumed from if it is there.
         evaluate: called with the model and the epoch before the first epoch, after each `every_epochs` and
             after the last; gives columns of the metrics.
@@ -364,7 +335,7 @@ class Trainer:
             strengths=self.recipe.strengths,
             dtype=self.dtype,
         ).contiguous(memory_format=self.layout)  # (Kb, 3, H, W), b = B / P: all first views, ...
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision == torch.bfloat16):
+        with mixed_precision(self.precision, self.device):
             # Apart, BatchNorm sees one view of each image at a time, as in the original.
             together = x.chunk(1 if self.recipe.joint_forward else n_views)
             z = torch.cat([self.model(part) for part in together])
