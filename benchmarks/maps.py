@@ -14,7 +14,8 @@ from torch import Tensor
 from benchmarks.timing import Contender, interleaved, rate
 from benchmarks.training import BATCH, RECIPE, Network, make_model, random_images, steps_of
 from manyviews.data.dataset import map_images
-from manyviews.simclr.train import Trainer, resolve_precision
+from manyviews.simclr.numerics import resolve_precision
+from manyviews.simclr.train import Trainer
 
 DEVICE = torch.device("cpu")
 N_IMAGES = 1_000_000  # 12 GB at 64 pixels
@@ -46,9 +47,7 @@ def made_file(path: Path) -> Path:
 
 def training(images: Tensor, before: Callable[[], None] = lambda: None) -> Callable[[], float]:
     """A measure of a training's next steps; `before` is not timed."""
-    trainer = Trainer(
-        make_model(NETWORK, DEVICE), images, RECIPE, precision=resolve_precision("auto", DEVICE)
-    )
+    trainer = Trainer(make_model(NETWORK, DEVICE), images, RECIPE, precision=resolve_precision("auto"))
     steps = rate(steps_of(trainer, NETWORK.steps), NETWORK.steps * 2 * BATCH)
 
     def measured() -> float:

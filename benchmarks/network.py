@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.timing import Contender, interleaved, rate
 from benchmarks.training import BATCH, NETWORKS, Network, ours, random_images
 from manyviews.runs.environment import dtype_name
-from manyviews.simclr.train import resolve_device, resolve_precision
+from manyviews.simclr.numerics import has_bfloat16, resolve_device
 
 SIDES = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product gives the peak
 
@@ -17,14 +17,14 @@ SIDES = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product gives the p
 def measure(repeats: int) -> list[dict[str, Any]]:
     """Rates of each network and, in turn, of matrix products."""
     device = resolve_device("auto")
-    precision = resolve_precision("auto", device)  # of the networks
+    precision = torch.bfloat16 if has_bfloat16(device) else torch.float32  # in which the device multiplies
     products = [product(dtype, device) for dtype in dict.fromkeys((precision, torch.float32))]
     cases = {f"network: {network}": [network_alone(network), *products] for network in NETWORKS}
     return [row for case in cases for row in interleaved(case, "GFLOP/s", cases[case], repeats)]
 
 
 def product(dtype: torch.dtype, device: torch.device) -> Contender:
-    """The peak: a product of two large square matrices. Emulated bfloat16 would be none and is not asked."""
+    """The peak: a product of two large square matrices."""
     side = SIDES[device.type]
     a = torch.ones(side, side, dtype=dtype, device=device)
     return Contender(f"matrix product, {dtype_name(dtype)}", rate(lambda: a @ a, 2 * side**3 / 1e9, least=1))

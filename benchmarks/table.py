@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from manyviews.config.files import read_json, write_json, write_text
 from manyviews.runs.environment import describe_environment
-from manyviews.simclr.train import resolve_device, resolve_precision
+from manyviews.simclr.numerics import resolve_device, resolve_precision
 
 FOLDER = Path(__file__).parent
 RESULTS, README = FOLDER / "results.json", FOLDER / "README.md"
@@ -32,8 +32,9 @@ def measure(groups: Sequence[str], repeats: int) -> dict[str, Any]:
         group = importlib.import_module(f"benchmarks.{name}")
         device = resolve_device(getattr(group, "DEVICE", "auto"))
         torch.set_num_threads(getattr(group, "THREADS", threads))
-        environment = describe_environment(device, resolve_precision("auto", device))
-        title = f"{name}, {environment['precision']}" if name in OF_NETWORKS else name
+        environment = describe_environment(device, resolve_precision("auto"))
+        precision = f"{'rounded ' * environment['rounded_products']}{environment['precision']}"
+        title = f"{name}, {precision}" if name in OF_NETWORKS else name
         results[title] = {
             "date": datetime.date.today().isoformat(),
             "repeats": repeats,

@@ -17,15 +17,8 @@ from benchmarks.timing import Contender, interleaved, rate
 from manyviews.simclr import train
 from manyviews.simclr.losses import nt_xent
 from manyviews.simclr.models import SimCLR, make_simclr
-from manyviews.simclr.train import (
-    Recipe,
-    Trainer,
-    make_optimizer,
-    read_ahead,
-    repeatable,
-    resolve_device,
-    resolve_precision,
-)
+from manyviews.simclr.numerics import has_bfloat16, repeatable, resolve_device, resolve_precision
+from manyviews.simclr.train import Recipe, Trainer, make_optimizer, read_ahead
 from manyviews.simclr.views import make_views
 
 BATCH = 64  # images; each gives two views
@@ -62,7 +55,12 @@ def measure(repeats: int) -> list[dict[str, Any]]:
         # Other recipes wait for the first batch of their workers: each has several.
         network = network._replace(steps=max(network.steps, torch.get_num_threads()))
         images = random_images(network)
-        others = [recipe(network, images, device) for recipe in (compiled, lightly_recipe, pil_recipe)]
+        recipes = (
+            (compiled, lightly_recipe, pil_recipe)
+            if has_bfloat16(device)
+            else (in_float32, compiled, lightly_recipe, pil_recipe)
+        )
+        others = [recipe(network, images, device) for recipe in recipes]
         rows += interleaved(f"training: {network}", "views/s", ours(network, images) + others, repeats)
     return rows
 
@@ -82,8 +80,7 @@ def make_model(network: Network, device: torch.device) -> SimCLR:
 def ours(network: Network, images: Tensor, device_name: str = "auto") -> list[Contender]:
     """Our trainer, and its step on views that are made already: the limit that views cannot pass."""
     device = resolve_device(device_name)
-    precision = resolve_precision("auto", device)
-    trainer = Trainer(make_model(network, device), images, RECIPE, precision=precision)
+    trainer = Trainer(make_model(network, device), images, RECIPE, precision=resolve_precision("auto"))
     steps = steps_of(trainer, network.steps)
     indices = torch.arange(2 * BATCH) % BATCH
     ready = make_views(
@@ -115,11 +112,17 @@ def steps_of(trainer: Trainer, n: int) -> Callable[[], None]:
     return steps
 
 
+def in_float32(network: Network, images: Tensor, device: torch.device) -> Contender:
+    """Our trainer in the precision that a device has where bfloat16 is made by rounding."""
+    trainer = Trainer(make_model(network, device), images, RECIPE)
+    return Contender("ours, float32", rate(steps_of(trainer, network.steps), network.steps * 2 * BATCH))
+
+
 def compiled(network: Network, images: Tensor, device: torch.device) -> Contender:
     """Our step with the network's operations fused, which are compiled before anything is measured."""
-    model, precision = make_model(network, device), resolve_precision("auto", device)
+    model = make_model(network, device)
     model.compile(dynamic=False)
-    trainer = Trainer(model, images, RECIPE, precision=precision)
+    trainer = Trainer(model, images, RECIPE, precision=resolve_precision("auto"))
     trainer.graphed = False
     steps = steps_of(trainer, network.steps)
     started = time.perf_counter()
@@ -174,7 +177,7 @@ def pil_recipe(network: Network, images: Tensor, device: torch.device) -> Conten
     """The original's recipe, in bfloat16 where the device has it, as ours."""
     view = pil_transform(network.size)
     loader = data_loader(images, lambda image: [view(image), view(image)])
-    model, bfloat16 = make_model(network, device), resolve_precision("auto", device) == torch.bfloat16
+    model, bfloat16 = make_model(network, device), has_bfloat16(device)
     optimizer = make_optimizer(RECIPE, model)
 
     def epoch() -> None:

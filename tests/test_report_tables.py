@@ -343,3 +343,13 @@ def test_a_footer_tells_that_the_code_is_unknown_where_there_was_no_git():
         runs = made_up_runs({"baseline": [0.2]}, git_commit=commit, **made)
         said = f"Code {words}; seeds 0; A CPU, float64; the trainings took 2.0 core-hours."
         assert text.provenance(runs).data == said
+
+
+def test_pages_tell_which_runs_had_their_products_rounded_to_bfloat16():
+    """Results that are older than the rounding say nothing of it."""
+    made = {"device": "A CPU", "precision": "bfloat16"}
+    runs = made_up_runs({"baseline": [0.2]}, **made)
+    assert "; A CPU, bfloat16; " in text.provenance(runs).data
+    runs |= made_up_runs({"resnet34": [0.2]}, **made, rounded_products=True)
+    assert "; A CPU, bfloat16 and bfloat16 by rounding; " in text.provenance(runs).data
+    assert tables.environment(runs).loc["rounded_products"].item() == "True"

@@ -176,8 +176,8 @@ class TrainingConfig(Section):
     # All views of a batch in one forward pass, so in one BatchNorm batch. Apart, BatchNorm sees one view of
     # each image: 2 * batch_size / views_per_batch in all.
     joint_forward: bool = False
-    # auto: bfloat16 where the processor has it. float64 is for regression checks: training amplifies rounding
-    # a million times within tens of steps, so that float32 gives other accuracies on another processor.
+    # auto: bfloat16, by rounding where a device lacks it. float64 is for regression checks: training
+    # magnifies rounding a million times within tens of steps, else another processor gives other accuracies.
     precision: Literal["auto", "bfloat16", "float32", "float64"] = "auto"
 
     @model_validator(mode="after")

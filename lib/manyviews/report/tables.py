@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -374,8 +374,8 @@ def environment(runs: Runs) -> pd.DataFrame:
     """Code, libraries and machine; several values where the runs differ."""
     skipped = ("seed", "class_names", "time_s", "views_forwarded", "macs", "resumed_with")
     of_runs = [run.environment for seeds in runs.values() for run in seeds]
-    keys = [key for key in (of_runs[0] if of_runs else {}) if not key.endswith(skipped)]
-    values = {key: ", ".join(dict.fromkeys(str(one.get(key)) for one in of_runs)) for key in keys}
+    keys = [key for key in dict.fromkeys(chain(*of_runs)) if not key.endswith(skipped)]
+    values = {key: ", ".join(dict.fromkeys(str(one[key]) for one in of_runs if key in one)) for key in keys}
     return pd.DataFrame({"": values or {"environment": NOT_RUN}})
 
 

@@ -108,9 +108,14 @@ def provenance(runs: Runs) -> Markdown:
         dirty="True" in of("git_dirty"),
         seeds=sorted({run.seed for run in made}),
         devices=of("device"),
-        precisions=of("precision"),
+        precisions=sorted({number_format(run.environment) for run in made}),
         hours=_core_hours(runs),
     )
+
+
+def number_format(environment: dict[str, Any]) -> str:
+    """The type of a network's products, and whether they were rounded to it; see simclr/numerics.py."""
+    return environment["precision"] + " by rounding" * environment.get("rounded_products", False)
 
 
 def answers(results: Results, profile: Profile, own: Results | None = None) -> Markdown:
