@@ -347,7 +347,8 @@ def test_a_footer_tells_that_the_code_is_unknown_where_there_was_no_git():
 
 def test_pages_tell_which_runs_had_their_products_rounded_to_bfloat16():
     """Results that are older than the rounding say nothing of it."""
-    made = {"device": "A CPU", "precision": "bfloat16"}
+    code = {"git_commit": "0123456789abc", "git_dirty": False, "cpu_time_s": 7200}
+    made = {"device": "A CPU", "precision": "bfloat16"} | code
     runs = made_up_runs({"baseline": [0.2]}, **made)
     assert "; A CPU, bfloat16; " in text.provenance(runs).data
     runs |= made_up_runs({"resnet34": [0.2]}, **made, rounded_products=True)
