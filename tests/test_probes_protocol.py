@@ -152,13 +152,15 @@ def test_few_labels_are_as_many_as_ood_has_and_all_draws_count(made_up):
 
 
 def test_features_are_those_of_the_network_in_evaluation_mode():
-    """`pooled` is what the last layer reads; batches and mode leave no trace."""
+    """`pooled` is what the last layer reads; batches and mode leave no trace, and a frozen layer stays so."""
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 7))
     images = torch.randint(0, 256, (11, 3, 8, 8), dtype=torch.uint8)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    backbone[1].eval()
     features = extract_features(backbone, images, batch_size=4)
     assert backbone.training
+    assert not backbone[1].training
     assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())
     backbone.eval()
     torch.testing.assert_close(features["fc"], backbone(images / 255), atol=1e-6, rtol=1e-5)

@@ -60,8 +60,12 @@ def test_a_variant_lies_beside_the_run_it_varies_and_is_shown_with_it():
     seed9 = next(one for one in own["baseline"] if one.seed == 9)
     assert row["without (%)"] == tables.percent(seed9.summary["id_knn_accuracy"])
     assert tables.variants(profile, {}, own).empty
-    with pytest.raises(ConfigError, match=r'learning_rate is 0.001 there and 0.002 here.*`variant = "b"`'):
+    with pytest.raises(
+        ConfigError, match=r'learning_rate is 0.001 there and 0.002 here.*`variant = "b"`.*--force'
+    ):
         run(config)
+    with pytest.raises(ConfigError, match=r"learning_rate is 0.002 there.*delete that folder$"):
+        run(small_run("baseline", 9).model_copy(update={"run": "baseline-fast"}))
 
 
 def test_the_state_of_a_folder_follows_from_what_lies_there(tmp_path):

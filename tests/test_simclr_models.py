@@ -53,8 +53,10 @@ def test_counting_macs_leaves_the_network_as_it_was():
     model = make_simclr(width=4)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for training in (True, False):
-        count_macs(model.train(training), 8)
-        assert model.training is training
+        model.train(training).backbone.stem.eval()  # frozen, as its owner may want it
+        count_macs(model, 8)
+        assert model.training is model.projection_head.training is training
+        assert not model.backbone.stem[1].training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from manyviews.simclr.models import evaluating
+
 Features = dict[str, Tensor]  # (N, D) for each split
 
 
@@ -11,7 +13,7 @@ def extract_features(backbone: nn.Sequential, images: Tensor, batch_size: int = 
     """Features of images.
 
     Args:
-        backbone: (B, 3, H, W) -> (B, D), its last layer the `fc`. Used in evaluation mode, and put back.
+        backbone: (B, 3, H, W) -> (B, D), its last layer the `fc`. Used in evaluation mode.
         images: (N, 3, H, W) uint8.
         batch_size: images at a time; has no effect on the result beyond rounding.
     Returns:
@@ -19,14 +21,12 @@ def extract_features(backbone: nn.Sequential, images: Tensor, batch_size: int = 
         the backbone's device and of the type of its weights.
     """
     weight = next(backbone.parameters())
-    training = backbone.training
-    backbone.eval()
     pooled = []
-    for batch in images.split(batch_size):
-        x = batch.to(weight.device, weight.dtype).div(255).contiguous(memory_format=torch.channels_last)
-        pooled.append(backbone[:-1](x))
-    fc = [backbone[-1](x) for x in pooled]
-    backbone.train(training)
+    with evaluating(backbone):
+        for batch in images.split(batch_size):
+            x = batch.to(weight.device, weight.dtype).div(255).contiguous(memory_format=torch.channels_last)
+            pooled.append(backbone[:-1](x))
+        fc = [backbone[-1](x) for x in pooled]
     return {"fc": torch.cat(fc), "pooled": torch.cat(pooled)}
 
 

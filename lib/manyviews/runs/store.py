@@ -224,10 +224,11 @@ def check_recipe(config: RunConfig, folder: Path) -> None:
     there = RunConfig(**read_json(folder / "config.json"))
     differing = differences(there.recipe(), config.recipe())
     if differing:
+        force = "" if variant_of(config.run) else " (run_all.sh: --force)"
         raise ConfigError(
             f"{folder} was made with another configuration: {'; '.join(differing)}. To keep it, name this "
             'one: in a notebook `variant = "b"`, in a profile file another `profile`. To replace it, delete '
-            "that folder (run_all.sh: --force)"
+            f"that folder{force}"
         )
 
 

@@ -1,6 +1,8 @@
 """The network: a ResNet backbone and a projection head."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -145,16 +147,23 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def count_macs(model: nn.Module, image_size: int) -> int:
-    """Multiply-adds (MACs) of one view's forward pass, in convolutions and matrix products.
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within the block a model is in evaluation mode; then each of its modules is put back into its own."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
-    The model's training mode and weights stay as they are.
-    """
-    training = model.training
+
+def count_macs(model: nn.Module, image_size: int) -> int:
+    """Multiply-adds (MACs) of one view's forward pass, in convolutions and matrix products."""
     weight = next(model.parameters())
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.eval()(weight.new_zeros(1, 3, image_size, image_size))
-    model.train(training)
+    with evaluating(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(weight.new_zeros(1, 3, image_size, image_size))
     return counter.get_total_flops() // 2
 
 
