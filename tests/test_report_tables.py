@@ -174,10 +174,10 @@ def test_the_five_answers_follow_from_the_results():
 
 def test_what_four_times_a_shorter_training_gains_is_told_where_the_original_s_was_not_run():
     said = answers({"baseline": [0.50, 0.51, 0.52], "length_quarter": [0.40, 0.41, 0.42]})
-    assert "4 times the training. Its eight views were not run. As a hint only: from 1 to 4 epochs, " in said
-    assert "*ResNet-18, 2 views* gains +10.0 (" in said
+    assert "4 times the training. Its eight views were not run. But 8 views for 1 epochs are the base" in said
+    assert "*ResNet-18, 2 views* for 4, which gains +10.0 (" in said
     assert said.count("Not run with 3 seeds") == 1
-    assert "hint" not in answers(FINALS | {"length_quarter": [0.1, 0.2, 0.3]})
+    assert "baseline itself" not in answers(FINALS | {"length_quarter": [0.1, 0.2, 0.3]})
 
 
 def test_what_twice_the_price_buys_is_told_where_the_eight_views_were_not_run():
