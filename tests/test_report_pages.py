@@ -118,6 +118,13 @@ def test_the_markdown_has_its_figures_beside_it_and_no_style_sheets(page):
     assert "<style" not in words
 
 
+def test_a_figure_that_a_page_no_longer_has_goes(page):
+    stale = page.parent / "report_files" / "older.png"
+    stale.write_bytes(b"")
+    export_page(page.parent / "11_report.ipynb", page.parent, "report")
+    assert [path.name for path in stale.parent.iterdir()] == ["curves.png"]
+
+
 def test_equal_results_make_equal_pages(page):
     """Executed at another time, with other drawn names: the same bytes."""
     later = notebook()
