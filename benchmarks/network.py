@@ -17,10 +17,13 @@ SIDES = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product gives the p
 def measure(repeats: int) -> list[dict[str, Any]]:
     """Rates of each network and, in turn, of matrix products."""
     device = resolve_device("auto")
-    precision = torch.bfloat16 if has_bfloat16(device) else torch.float32  # in which the device multiplies
-    products = [product(dtype, device) for dtype in dict.fromkeys((precision, torch.float32))]
-    cases = {f"network: {network}": [network_alone(network), *products] for network in NETWORKS}
-    return [row for case in cases for row in interleaved(case, "GFLOP/s", cases[case], repeats)]
+    native, rows = has_bfloat16(device), []
+    for network in NETWORKS:
+        # Of a device that lacks bfloat16: what rounding to it costs.
+        second = product(torch.bfloat16, device) if native else network_alone(network, "float32")
+        contenders = [network_alone(network), second, product(torch.float32, device)]
+        rows += interleaved(f"network: {network}", "GFLOP/s", contenders, repeats)
+    return rows
 
 
 def product(dtype: torch.dtype, device: torch.device) -> Contender:
@@ -30,11 +33,12 @@ def product(dtype: torch.dtype, device: torch.device) -> Contender:
     return Contender(f"matrix product, {dtype_name(dtype)}", rate(lambda: a @ a, 2 * side**3 / 1e9, least=1))
 
 
-def network_alone(network: Network) -> Contender:
+def network_alone(network: Network, precision: str = "auto") -> Contender:
     """The training step on a ready batch, in GFLOP/s of its products and convolutions."""
-    _, alone = ours(network, random_images(network))
+    _, alone = ours(network, random_images(network), precision=precision)
     of_a_view = operations(alone.measure) / (network.steps * 2 * BATCH)
-    return Contender("ours, network alone", lambda: alone.measure() * of_a_view / 1e9)
+    name = "ours, network alone" + f", {precision}" * (precision != "auto")
+    return Contender(name, lambda: alone.measure() * of_a_view / 1e9)
 
 
 def operations(work: Callable[[], Any]) -> int:

@@ -55,12 +55,7 @@ def measure(repeats: int) -> list[dict[str, Any]]:
         # Other recipes wait for the first batch of their workers: each has several.
         network = network._replace(steps=max(network.steps, torch.get_num_threads()))
         images = random_images(network)
-        recipes = (
-            (compiled, lightly_recipe, pil_recipe)
-            if has_bfloat16(device)
-            else (in_float32, compiled, lightly_recipe, pil_recipe)
-        )
-        others = [recipe(network, images, device) for recipe in recipes]
+        others = [recipe(network, images, device) for recipe in (compiled, lightly_recipe, pil_recipe)]
         rows += interleaved(f"training: {network}", "views/s", ours(network, images) + others, repeats)
     return rows
 
@@ -77,10 +72,12 @@ def make_model(network: Network, device: torch.device) -> SimCLR:
     return model.to(device)
 
 
-def ours(network: Network, images: Tensor, device_name: str = "auto") -> list[Contender]:
+def ours(
+    network: Network, images: Tensor, device_name: str = "auto", precision: str = "auto"
+) -> list[Contender]:
     """Our trainer, and its step on views that are made already: the limit that views cannot pass."""
     device = resolve_device(device_name)
-    trainer = Trainer(make_model(network, device), images, RECIPE, precision=resolve_precision("auto"))
+    trainer = Trainer(make_model(network, device), images, RECIPE, precision=resolve_precision(precision))
     steps = steps_of(trainer, network.steps)
     indices = torch.arange(2 * BATCH) % BATCH
     ready = make_views(
@@ -110,12 +107,6 @@ def steps_of(trainer: Trainer, n: int) -> Callable[[], None]:
                 trainer._step(*next(batches), 1e-3)
 
     return steps
-
-
-def in_float32(network: Network, images: Tensor, device: torch.device) -> Contender:
-    """Our trainer in the precision that a device has where bfloat16 is made by rounding."""
-    trainer = Trainer(make_model(network, device), images, RECIPE)
-    return Contender("ours, float32", rate(steps_of(trainer, network.steps), network.steps * 2 * BATCH))
 
 
 def compiled(network: Network, images: Tensor, device: torch.device) -> Contender:
