@@ -15,7 +15,7 @@ from manyviews.data.dataset import load_dataset
 from manyviews.runs.environment import dtype_name
 from manyviews.runs.run import FORWARDS_OF_A_TRAINING_STEP
 from manyviews.simclr.models import count_macs, make_simclr
-from manyviews.simclr.numerics import repeatable, resolve_precision
+from manyviews.simclr.numerics import has_bfloat16, repeatable, resolve_precision
 from manyviews.simclr.train import Recipe, Trainer
 
 BATCHES = {32: 64, 64: 256}  # images, by their pixels: of the profiles tiny-imagenet-tenth and tiny-imagenet
@@ -39,7 +39,7 @@ def measure(minutes: float) -> list[dict[str, Any]]:
     end = time.perf_counter() + 60 * minutes
     device, precision = torch.device("cuda"), resolve_precision("auto")
     print(f"{torch.cuda.get_device_name()}, {dtype_name(precision)}, torch {torch.__version__}", flush=True)
-    peak = product(precision, device)
+    peak = product(precision if has_bfloat16(device) else torch.float32, device)
     rows = [row("peak", peak.name, "TFLOP/s", [peak.measure() / 1e3 for _ in range(3)])]
     for kind, prepare in STEPS_OF.items():  # the last one takes a minute to compile each network
         for network in NETWORKS:

@@ -19,9 +19,9 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     device = resolve_device("auto")
     native, rows = has_bfloat16(device), []
     for network in NETWORKS:
-        # Of a device that lacks bfloat16: what rounding to it costs.
-        second = product(torch.bfloat16, device) if native else network_alone(network, "float32")
-        contenders = [network_alone(network), second, product(torch.float32, device)]
+        # Beside a device without bfloat16: the same step in float32, which tells what rounding costs.
+        beside = product(torch.bfloat16, device) if native else network_alone(network, "float32")
+        contenders = [network_alone(network), beside, product(torch.float32, device)]
         rows += interleaved(f"network: {network}", "GFLOP/s", contenders, repeats)
     return rows
 
@@ -37,7 +37,7 @@ def network_alone(network: Network, precision: str = "auto") -> Contender:
     """The training step on a ready batch, in GFLOP/s of its products and convolutions."""
     _, alone = ours(network, random_images(network), precision=precision)
     of_a_view = operations(alone.measure) / (network.steps * 2 * BATCH)
-    name = "ours, network alone" + f", {precision}" * (precision != "auto")
+    name = "ours, network alone" if precision == "auto" else f"ours, network alone, {precision}"
     return Contender(name, lambda: alone.measure() * of_a_view / 1e9)
 
 

@@ -13,7 +13,7 @@ import torch
 from tabulate import tabulate
 
 from manyviews.config.files import read_json, write_json, write_text
-from manyviews.runs.environment import describe_environment
+from manyviews.runs.environment import describe_environment, number_format
 from manyviews.simclr.numerics import resolve_device, resolve_precision
 
 FOLDER = Path(__file__).parent
@@ -33,8 +33,7 @@ def measure(groups: Sequence[str], repeats: int) -> dict[str, Any]:
         device = resolve_device(getattr(group, "DEVICE", "auto"))
         torch.set_num_threads(getattr(group, "THREADS", threads))
         environment = describe_environment(device, resolve_precision("auto"))
-        precision = f"{'rounded ' * environment['rounded_products']}{environment['precision']}"
-        title = f"{name}, {precision}" if name in OF_NETWORKS else name
+        title = f"{name}, {number_format(environment)}" if name in OF_NETWORKS else name
         results[title] = {
             "date": datetime.date.today().isoformat(),
             "repeats": repeats,
@@ -71,7 +70,7 @@ def origin(result: dict[str, Any]) -> str:
     e = result["environment"]
     commit = (e["git_commit"] or "unknown")[:7] + (" with changes" if e["git_dirty"] else "")
     return (
-        f"{result['date']}, {e['device']}, {e['threads']} threads, torch {e['torch']}, "
+        f"{result['date']}, {e['device']}, {number_format(e)}, {e['threads']} threads, torch {e['torch']}, "
         f"commit {commit}. Median (lowest to highest) of {result['repeats']} rounds; a number alone was "
         "measured once."
     )

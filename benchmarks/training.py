@@ -165,7 +165,7 @@ def pil_transform(size: int) -> Callable[[Image.Image], Tensor]:
 
 
 def pil_recipe(network: Network, images: Tensor, device: torch.device) -> Contender:
-    """The original's recipe, in bfloat16 where the device has it, as ours."""
+    """The original's recipe, in bfloat16 where the device has it."""
     view = pil_transform(network.size)
     loader = data_loader(images, lambda image: [view(image), view(image)])
     model, bfloat16 = make_model(network, device), has_bfloat16(device)

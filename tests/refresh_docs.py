@@ -19,6 +19,7 @@ from manyviews.config.files import read_json, write_text
 from manyviews.config.profiles import load_profile, profile_names
 from manyviews.config.runs import ORIGINAL, Comparison, RunSpec, configure, deduplicate, run_specs
 from manyviews.config.schema import Profile, RunConfig, Section
+from manyviews.runs.environment import number_format
 from manyviews.runs.run import FORWARDS_OF_A_TRAINING_STEP, make_model
 from manyviews.simclr.models import count_macs, count_parameters
 
@@ -211,7 +212,7 @@ def efficiency_of_processes() -> str:
         network, rate = row["case"].removeprefix("processes: "), f"{row['median']:,.0f}"
         rows.append([network, f"{row['contender']}, {row['note']}", rate, ratio])
     of = kept["environment"]
-    made = f"network, on two cores of {of['device']}, {of['precision']}, {kept['date']}"
+    made = f"network, on two cores of {of['device']}, {number_format(of)}, {kept['date']}"
     headers = [made, "how", "views per second", "two processes for one run, beside this"]
     return table(headers, rows)
 

@@ -149,6 +149,18 @@ def test_a_training_goes_on_with_another_number_of_processes(tmp_path, before, a
         torch.testing.assert_close(its_weights, weights, **CLOSE)
 
 
+def losses_in_bfloat16() -> list[float]:
+    made = Trainer(network().float(), IMAGES, PAIRS, SEED, precision=torch.bfloat16)
+    return [row["loss_nats"] for row in made.run().metrics[1:]]
+
+
+def test_a_training_in_bfloat16_is_that_of_one_process_but_for_rounding(tmp_path):
+    """By the hardware or by rounding, as the processor has it: outputs are exchanged in bfloat16."""
+    losses = losses_in_bfloat16()
+    for of_process in on_processes(2, losses_in_bfloat16, tmp_path):
+        assert of_process == pytest.approx(losses, rel=0.01)
+
+
 def test_a_batch_too_small_for_all_processes_is_refused(monkeypatch):
     monkeypatch.setattr(train, "n_processes", lambda: 4)
     with pytest.raises(ValueError, match=r"a batch of 7 images, too few for 4 processes .* use 3 at most"):

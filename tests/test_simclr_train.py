@@ -13,11 +13,12 @@ from small import small_profile, small_run
 from manyviews.config.schema import RunConfig
 from manyviews.data.dataset import load_dataset
 from manyviews.runs.run import recipe_of, run
-from manyviews.simclr import train
+from manyviews.simclr import numerics, train
 from manyviews.simclr.losses import multi_view_nt_xent, nt_xent
 from manyviews.simclr.models import SimCLR, make_simclr
+from manyviews.simclr.numerics import repeatable
 from manyviews.simclr.sampler import ViewSampler
-from manyviews.simclr.train import Recipe, Trainer, TrainingFailed, learning_rate, read_ahead, repeatable
+from manyviews.simclr.train import Recipe, Trainer, TrainingFailed, learning_rate, read_ahead
 from manyviews.simclr.views import ViewStrengths, make_views
 
 IMAGES = torch.randint(0, 256, (20, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -178,6 +179,36 @@ def test_a_resumed_training_ends_bit_identical(tmp_path, monkeypatch, method, ca
     assert str(resumed.progress.metrics) == str(whole.progress.metrics)  # nan is not equal to itself
     for name in ("epoch", "steps", "views_forwarded"):
         assert getattr(resumed.progress, name) == getattr(whole.progress, name)
+
+
+@pytest.mark.parametrize("labels", [None, LABELS], ids=["contrastive", "supervised"])
+def test_a_training_by_rounding_is_near_that_in_float32_and_resumes_bit_identical(
+    tmp_path, monkeypatch, labels
+):
+    """As on a processor without bfloat16; on any other its losses are as near."""
+    of_classes = {} if labels is None else {"n_classes": 4}
+
+    def made(precision: torch.dtype, **settings) -> Trainer:
+        model = network(**of_classes).float()
+        return trainer(model=model, labels=labels, precision=precision, **settings)
+
+    (exact := made(torch.float32)).run()
+    (native := made(torch.bfloat16)).run()
+    monkeypatch.setattr(numerics, "has_bfloat16", lambda device: False)
+    whole = made(torch.bfloat16, checkpoint=tmp_path / "whole.pt")
+    whole.run()
+    for of in (whole, native):
+        assert losses(of) != losses(exact)
+        assert losses(of) == pytest.approx(losses(exact), rel=0.03)
+    with monkeypatch.context() as patch:
+        crash_at(patch, "_step", 8)
+        with pytest.raises(Interrupted):
+            made(torch.bfloat16, checkpoint=tmp_path / "broken.pt").run()
+    resumed = made(torch.bfloat16, checkpoint=tmp_path / "broken.pt")
+    assert resumed.progress.epoch == 1
+    resumed.run()
+    assert torch.equal(weights(resumed.model), weights(whole.model))
+    assert all(p.dtype == torch.float32 for p in whole.model.parameters())
 
 
 @pytest.mark.parametrize(("n_images", "batch_size", "optimizer"), [(20, 8, "sgd"), (19, 5, "adamw")])

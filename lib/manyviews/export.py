@@ -11,6 +11,7 @@ from manyviews import encoder
 from manyviews.config.errors import Arguments, command
 from manyviews.config.files import check_sums, read_json, replacing
 from manyviews.config.schema import ConfigError, NetworkConfig, RunConfig, TrainingConfig, ViewConfig
+from manyviews.runs.environment import number_format
 from manyviews.runs.store import CURVES, Run, differences, load_run, partial_folder, state_of
 from manyviews.simclr import models
 
@@ -186,7 +187,7 @@ def report_text(run: Run) -> str:
         "submission",
         config=run.config,
         summary=run.summary,
-        environment=run.environment,
+        environment=run.environment | {"precision": number_format(run.environment)},
         departures=departures(run.config),
         table=table.to_markdown(disable_numparse=True),
         window_start=before,

@@ -177,7 +177,8 @@ class TrainingConfig(Section):
     # each image: 2 * batch_size / views_per_batch in all.
     joint_forward: bool = False
     # auto: bfloat16, by rounding where a device lacks it. float64 is for regression checks: training
-    # magnifies rounding a million times within tens of steps, else another processor gives other accuracies.
+    # magnifies what is rounded off a million times within tens of steps, so that in any other format another
+    # processor gives other accuracies.
     precision: Literal["auto", "bfloat16", "float32", "float64"] = "auto"
 
     @model_validator(mode="after")

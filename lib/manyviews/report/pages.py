@@ -62,7 +62,7 @@ def export_page(executed: Path, folder: Path, name: str) -> Path:
         with replacing(folder / path) as new:
             new.write_bytes(content)
     write_text(folder / f"{name}.md", markdown)
-    for stale in {*folder.glob(f"{name}_files/*")} - {folder / path for path in files}:
+    for stale in {*folder.glob(f"{name}_files/*.png")} - {folder / path for path in files}:
         stale.unlink()  # of a page that was there before
     return folder / f"{name}.html"
 

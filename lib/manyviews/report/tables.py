@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from itertools import chain, product
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from manyviews.config.runs import ORIGINAL, VARIANT, configure, run_specs
 from manyviews.config.schema import NetworkConfig, Profile, TrainingConfig, ViewConfig
 from manyviews.probes.predictions import accuracies as accuracies_of
 from manyviews.runs import store
+from manyviews.runs.environment import number_format
 from manyviews.runs.store import CURVES, RAW_PIXELS, Results, Run, Runs, variant_of
 from manyviews.stats.claims import INITIAL, Verdict
 from manyviews.stats.compare import REPORTED, SAME_RUN, accuracy_table, final_accuracy
@@ -372,10 +373,14 @@ def _plain(value: Any) -> str:
 
 def environment(runs: Runs) -> pd.DataFrame:
     """Code, libraries and machine; several values where the runs differ."""
-    skipped = ("seed", "class_names", "time_s", "views_forwarded", "macs", "resumed_with")
-    of_runs = [run.environment for seeds in runs.values() for run in seeds]
-    keys = [key for key in dict.fromkeys(chain(*of_runs)) if not key.endswith(skipped)]
-    values = {key: ", ".join(dict.fromkeys(str(one[key]) for one in of_runs if key in one)) for key in keys}
+    skipped = ("seed", "class_names", "time_s", "views_forwarded", "macs", "resumed_with", "rounded_products")
+    of_runs = [
+        run.environment | {"precision": number_format(run.environment)}
+        for seeds in runs.values()
+        for run in seeds
+    ]
+    keys = [key for key in (of_runs[0] if of_runs else {}) if not key.endswith(skipped)]
+    values = {key: ", ".join(dict.fromkeys(str(one.get(key)) for one in of_runs)) for key in keys}
     return pd.DataFrame({"": values or {"environment": NOT_RUN}})
 
 

@@ -21,6 +21,7 @@ from manyviews.report.tables import (
     points_text,
     title,
 )
+from manyviews.runs.environment import number_format
 from manyviews.runs.store import CURVES, Results, Runs, each_once
 from manyviews.stats.compare import compare, holm, no_gain
 from manyviews.stats.dose import dose_curve, saturation
@@ -111,11 +112,6 @@ def provenance(runs: Runs) -> Markdown:
         precisions=sorted({number_format(run.environment) for run in made}),
         hours=_core_hours(runs),
     )
-
-
-def number_format(environment: dict[str, Any]) -> str:
-    """The type of a network's products, and whether they were rounded to it; see simclr/numerics.py."""
-    return environment["precision"] + " by rounding" * environment.get("rounded_products", False)
 
 
 def answers(results: Results, profile: Profile, own: Results | None = None) -> Markdown:

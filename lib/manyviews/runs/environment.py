@@ -12,7 +12,7 @@ import torch
 from manyviews.config import paths
 from manyviews.config.files import read_json, write_json
 from manyviews.config.schema import ConfigError
-from manyviews.simclr.numerics import has_bfloat16
+from manyviews.simclr.numerics import by_rounding
 from manyviews.simclr.processes import n_processes
 
 MUST_NOT_CHANGE = ("data_sha256", "device_type", "precision")  # while a run is interrupted
@@ -37,7 +37,7 @@ def describe_environment(device: torch.device, precision: torch.dtype) -> dict[s
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
         "device_type": device.type,
         "precision": dtype_name(precision),
-        "rounded_products": precision == torch.bfloat16 and not has_bfloat16(device),
+        "rounded_products": by_rounding(precision, device),
         "processes": n_processes(),
         "batch_norm": "part of a batch" if n_processes() > 1 and device.type == "cpu" else "whole batch",
         "threads": torch.get_num_threads(),
@@ -74,7 +74,7 @@ def note_environment(path: Path, now: dict[str, Any]) -> None:
     before = read_json(path)
     fix = "resume it where it was begun, or delete the folder to start anew"
     check_same(now, before, f"{path.parent}: begun", fix)
-    changed = {key: value for key, value in now.items() if before.get(key) != value}
+    changed = {key: value for key, value in now.items() if before.get(key, value) != value}
     if changed:
         write_json(path, before | {"resumed_with": [*before.get("resumed_with", []), changed]})
 
@@ -82,6 +82,12 @@ def note_environment(path: Path, now: dict[str, Any]) -> None:
 def dtype_name(dtype: torch.dtype) -> str:
     """As configurations have it: "float32"."""
     return str(dtype).removeprefix("torch.")
+
+
+def number_format(environment: dict[str, Any]) -> str:
+    """The type of a network's products, as described: "bfloat16", or "bfloat16 by rounding"."""
+    rounded = environment.get("rounded_products", False)  # missing in results that are older than rounding
+    return f"{environment['precision']} by rounding" if rounded else environment["precision"]
 
 
 def processor_name() -> str:

@@ -1,7 +1,7 @@
-"""Where and in what number formats a network computes, and that it repeats to the bit."""
+"""The device and the number formats of a network, and what makes it repeat to the bit."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -32,35 +32,49 @@ def resolve_precision(name: str) -> torch.dtype:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 numbers itself."""
+    """Whether a device multiplies bfloat16 numbers itself, in a way that PyTorch uses."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    has = torch.cpu.get_capabilities()
+    return has.get("avx512_bf16", False) or has.get("amx_bf16", False)
+
+
+def by_rounding(precision: torch.dtype, device: torch.device) -> bool:
+    """Whether products of that type are made by RoundedProducts on a device."""
+    return precision == torch.bfloat16 and not has_bfloat16(device)
 
 
 @contextmanager
-def mixed_precision(precision: torch.dtype, device: torch.device) -> Iterator[None]:
+def mixed_precision(precision: torch.dtype, device: torch.device, rounding: bool) -> Iterator[None]:
     """Within the block, a network of float32 weights has its products in bfloat16, if that is the precision.
 
     Any other precision is the type of the weights, and nothing changes.
+
+    Args:
+        precision: of the products.
+        device: of the network.
+        rounding: see by_rounding.
     """
     if precision != torch.bfloat16:
         yield
-    elif has_bfloat16(device):
-        with torch.autocast(device.type, torch.bfloat16):
-            yield
-    else:
-        with torch.autocast(device.type, torch.bfloat16), RoundedProducts():
-            yield
+        return
+    with torch.autocast(device.type, torch.bfloat16), RoundedProducts(device) if rounding else nullcontext():
+        yield
 
 
 class RoundedProducts(TorchFunctionMode):
     """Products of bfloat16 numbers on a device that has only those of float32, about as fast as these.
 
-    What enters a layer's product, and what leaves it, is rounded to bfloat16; so are its gradients. In
-    between, float32 holds the product of two bfloat16 numbers exactly and adds them up, as devices do that
-    have bfloat16. Without this, PyTorch's own way was seen to take twelve times as long on a processor.
+    As autocast does, it rounds to bfloat16 what enters a layer's product and what leaves it, and so their
+    gradients; a weight once, so that its gradients of several products are added in bfloat16. In between,
+    float32 holds the product of two bfloat16 numbers exactly and adds them up, as devices do that have
+    bfloat16. Without this, PyTorch's own way was seen to take twelve times as long on a processor.
     """
+
+    def __init__(self, device: torch.device):
+        super().__init__()
+        self._device = device
+        self._weights: dict[Tensor, Tensor] = {}  # rounded
 
     def __torch_function__(
         self, function: Callable, types: Any, arguments: Sequence = (), options: Mapping | None = None
@@ -68,14 +82,20 @@ class RoundedProducts(TorchFunctionMode):
         options = options or {}
         if function not in PRODUCTS:
             return function(*arguments, **options)
-        arguments = [_rounded(value) for value in arguments]
-        options = {name: _rounded(value) for name, value in options.items()}
-        with torch.autocast(arguments[0].device.type, enabled=False):
+        with torch.autocast(self._device.type, enabled=False):
+            arguments = [self._rounded(value) for value in arguments]
+            options = {name: self._rounded(value) for name, value in options.items()}
             return function(*arguments, **options).bfloat16()
 
-
-def _rounded(value: Any) -> Any:
-    return value.bfloat16().float() if isinstance(value, Tensor) else value
+    def _rounded(self, value: Any) -> Any:
+        """A tensor, rounded to bfloat16, as float32; anything else as it is."""
+        if not isinstance(value, Tensor):
+            return value
+        if not (value.is_leaf and value.requires_grad):
+            return value.bfloat16().float()
+        if value not in self._weights:
+            self._weights[value] = value.bfloat16()
+        return self._weights[value].float()
 
 
 def repeatable() -> AbstractContextManager[None]:

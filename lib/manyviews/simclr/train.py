@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from manyviews.simclr.losses import MultiViewLoss, multi_view_nt_xent, nt_xent
 from manyviews.simclr.models import SimCLR, layout_of
-from manyviews.simclr.numerics import mixed_precision, repeatable
+from manyviews.simclr.numerics import by_rounding, mixed_precision, repeatable
 from manyviews.simclr.processes import (
     from_first,
     gather,
@@ -226,6 +226,7 @@ class Trainer:
         self.images = images.to(self.device)
         self.labels = None if labels is None else labels.to(self.device)
         self.recipe, self.seed, self.precision, self.name = recipe, seed, precision, name
+        self.rounding = by_rounding(precision, self.device)
         self.checkpoint, self.evaluate, self.every_epochs = checkpoint, evaluate, every_epochs
         self.sampler = ViewSampler(
             len(images), recipe.images_per_batch, seed, recipe.views_per_batch, recipe.distinct
@@ -335,7 +336,7 @@ class Trainer:
             strengths=self.recipe.strengths,
             dtype=self.dtype,
         ).contiguous(memory_format=self.layout)  # (Kb, 3, H, W), b = B / P: all first views, ...
-        with mixed_precision(self.precision, self.device):
+        with mixed_precision(self.precision, self.device, self.rounding):
             # Apart, BatchNorm sees one view of each image at a time, as in the original.
             together = x.chunk(1 if self.recipe.joint_forward else n_views)
             z = torch.cat([self.model(part) for part in together])
