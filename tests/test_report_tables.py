@@ -223,6 +223,8 @@ def test_answers_without_runs_say_so_and_one_seed_decides_nothing():
     assert "teach as much**" not in one
     assert "in one loss are not judged, with one seed or two (n = 1). At the" in one
     assert "the best, *4 in a batch, SupCon L_out*, differs by +20.0" in one
+    two = answers({"joint": [0.3], "k4_outside": [0.5], "k8_outside": [0.2]})  # the best alone would flatter
+    assert "; the worst, *8 in a batch, SupCon L_out*, by -10.0 (" in two
     assert "how many distinct views an image needs is not decided" in one
     assert "n = 1" in one
 
