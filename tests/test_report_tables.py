@@ -172,12 +172,17 @@ def test_the_five_answers_follow_from_the_results():
     assert "*L_out*, *L_in*: SupCon's mean" in said
 
 
-def test_what_four_times_a_shorter_training_gains_is_told_where_the_original_s_was_not_run():
-    said = answers({"baseline": [0.50, 0.51, 0.52], "length_quarter": [0.40, 0.41, 0.42]})
-    assert "4 times the training. Its eight views were not run. But 8 views for 1 epochs are all b" in said
-    assert "*ResNet-18, 2 views* for 4, which gains +10.0 (" in said
+def test_what_four_times_a_training_gains_is_told_where_the_original_s_was_not_run():
+    """From each length that has one four times as long, with as many seeds as there are."""
+    lengths = {"baseline": [0.50, 0.51, 0.52], "length_quarter": [0.40, 0.41, 0.42], "length_4": [0.6]}
+    said = answers(lengths)
+    gains = said[said.index("4 times the training. Its eight views were not run. But ") :].split("; ")
+    assert "8 views for 1 epochs are all but *ResNet-18, 2 views*, 4 epochs, which gains +10.0 (" in gains[0]
+    assert gains[0].endswith(" points over two views for 1 epochs (n = 3)")
+    assert gains[1].startswith("8 views for 4 epochs are all but *ResNet-18, 4 x epochs*, 16 epochs, which")
+    assert "points over two views for 4 epochs (n = 1)." in gains[1]
     assert said.count("Not run with 3 seeds") == 1
-    assert "baseline itself" not in answers(FINALS | {"length_quarter": [0.1, 0.2, 0.3]})
+    assert "which gains" not in answers(FINALS | lengths)
 
 
 def test_what_twice_the_price_buys_is_told_where_the_eight_views_were_not_run():
@@ -193,6 +198,13 @@ def test_what_twice_the_price_buys_is_told_where_the_eight_views_were_not_run():
     )
     assert "Not run with 3 seeds" not in said
     assert "does not pay" not in said
+
+
+def test_what_more_than_the_baseline_s_length_buys_is_told_with_its_seeds():
+    original = {name: FINALS[name] for name in ("baseline", "resnet34")}
+    said = answers(original | {"length_half": [0.1] * 3, "length_4": [0.3]})
+    assert "From 2 to 4 epochs, *ResNet-18, 2 views*: +12.0" in said
+    assert re.search(r"; from there to 16 epochs: \+10\.0.*, undecided \(n = 1\)\. From the base", said)
 
 
 @pytest.mark.parametrize(

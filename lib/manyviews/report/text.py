@@ -132,6 +132,10 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
     families = [family[family["relation"].notna()] for family in families]
     beside = own is not None and results.published
     twice = _row(compare(runs, "length", [MAIN], margin, "length_half"), "baseline")
+    epochs = {run: runs[run][0].config.training.epochs for run in specs.members("length") if run in runs}
+    longest = max(epochs, key=epochs.__getitem__, default="baseline")
+    four_times = [("baseline", "length_quarter"), ("length_4", "baseline")]
+    same = [(run, of, _row(compare(runs, "length", [MAIN], margin, of), run)) for run, of in four_times]
     larger = _row(compare(runs, "original", [MAIN], margin), "resnet34")
     there, asked = _trainings(runs, list(specs.runs), profile)
     return render(
@@ -144,8 +148,10 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         passes=n_views // 2,
         exact=deduplicate(["resnet18_views8"], profile).get("resnet18_views8") == "length_4",
         gain=_row(compare(runs, "original", [MAIN], margin, "resnet34"), "views8"),
-        short=_row(compare(runs, "length", [MAIN], margin, "length_quarter"), "baseline"),
-        epochs={run: runs[run][0].config.training.epochs for run in specs.members("length") if run in runs},
+        same=[row for row in same if not row[-1].note],
+        epochs=epochs,
+        longest=longest,
+        further=None if longest == "baseline" else _row(compare(runs, "length", [MAIN], margin), longest),
         doses=[(of[0], saturation(of[0]), _others(of[1:])) for of in curves],
         families=families,
         ways=sum(map(len, families)),
