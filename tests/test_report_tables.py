@@ -183,6 +183,9 @@ def test_what_four_times_a_training_gains_is_told_where_the_original_s_was_not_r
     assert "points over two views for 4 epochs (n = 1)." in gains[1]
     assert said.count("Not run with 3 seeds") == 1
     assert "which gains" not in answers(FINALS | lengths)
+    few = answers(FINALS | lengths | {"views8": [0.5]})  # of the original's own, one seed: the others help
+    assert re.search(r"to \*ResNet-34, 8 views\* \(n = 1\)\. Likewise, 8 views for 1 epochs are all but", few)
+    assert "not compared (not run: ResNet-34, 2 views). But" in answers(lengths | {"views8": [0.5]})
 
 
 def test_what_twice_the_price_buys_is_told_where_the_eight_views_were_not_run():
