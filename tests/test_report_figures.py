@@ -149,12 +149,12 @@ def test_the_frontier_is_a_line_through_the_best_at_each_cost():
 def test_the_held_out_length_is_set_apart():
     ax = FIGURES["forecasts"]().axes[0]
     by_label = {line.get_label(): line for line in ax.lines}
-    held_out = by_label["mean over seeds, held out"]
     longest = MANY["length_8"]
+    held_out = by_label[f"held out (n = {len(longest)})"]
     assert held_out.get_xdata()[0] == pytest.approx(longest[0].summary["views_forwarded"] / 1000)
     error = 100 - 100 * np.mean([run.summary[KNN] for run in longest])
     assert held_out.get_ydata()[0] == pytest.approx(error, abs=0.1)
-    assert len(by_label["mean over seeds, fitted to"].get_xdata()) == len(LENGTHS) - 1
+    assert len(by_label[f"fitted to (n = {len(longest)})"].get_xdata()) == len(LENGTHS) - 1
     assert {"power law", "log-linear"} <= by_label.keys()
 
 

@@ -305,9 +305,9 @@ def forecasts(curve: ErrorCurve | None, measure: str) -> Figure | None:
     label, divisor = COSTS["views_forwarded"]
     ax.set(xscale="log", xlabel=label, ylabel=f"Error, {MEASURE_TITLES[measure]} (%)")
     _tidy(ax)
-    x, error = curve.views / divisor, PERCENT * curve.error
-    ax.plot(x[:-1], error[:-1], "o", color=COLOURS[0], label="mean over seeds, fitted to")
-    ax.plot(x[-1:], error[-1:], "s", color=COLOURS[2], label="mean over seeds, held out")
+    x, error, n_seeds = curve.views / divisor, PERCENT * curve.error, curve.scores.shape[1]
+    ax.plot(x[:-1], error[:-1], "o", color=COLOURS[0], label=f"fitted to (n = {n_seeds})")
+    ax.plot(x[-1:], error[-1:], "s", color=COLOURS[2], label=f"held out (n = {n_seeds})")
     dense = np.geomspace(1, curve.x[-1], 100)
     for law, dash in zip(LAWS, DASHES[::3], strict=True):
         fitted = LAWS[law](dense, *fit(law, curve.x[:-1], curve.error[:-1], curve.spread))
