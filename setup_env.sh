@@ -132,7 +132,9 @@ made_for=$(head -n 1 "$stamp" 2>/dev/null || true)
 if [ -e "$unfinished" ] || [ ! -x "$venv/bin/python" ] || [ "${made_for:-$root}" != "$root" ] ||
     other_python_asked; then
     [ ! -e "$venv" ] || echo "$venv is unfinished, moved or of another Python; it is made anew."
-    rm -rf "$venv"
+    rm -rf "$venv.old"
+    [ ! -e "$venv" ] || mv "$venv" "$venv.old" # in one step: deleted by half it could pass for whole
+    rm -rf "$venv.old"
     mkdir "$venv"
     : >"$unfinished"
     "$python" -m venv "$venv" >>"$log" 2>&1 || { tail -n 10 "$log"; die "could not make $venv with $python"; }

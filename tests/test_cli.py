@@ -22,11 +22,12 @@ from manyviews.config.files import write_json
 from manyviews.config.profiles import keep_profile, load_profile, profile_names, with_data
 from manyviews.config.runs import configure, run_specs
 from manyviews.config.schema import ConfigError
-from manyviews.config.surroundings import TIME_IS_OVER, seconds_left
+from manyviews.config.surroundings import BUSY, TIME_IS_OVER, seconds_left
+from manyviews.data import dataset
 from manyviews.data.dataset import DataError, recognised
 from manyviews.report import pages
 from manyviews.runs import jobs
-from manyviews.runs.store import RunState, state_of
+from manyviews.runs.store import RunState, partial_folder, state_of
 
 
 @pytest.fixture(autouse=True)
@@ -221,6 +222,8 @@ def done(monkeypatch):
             if output is not None:
                 output.parent.mkdir(parents=True, exist_ok=True)
                 nbformat.write(nbformat.v4.new_notebook(), output)
+            if job.title == "the data":
+                write_json(output.with_name("raw_pixels.json"), {})
         return []
 
     monkeypatch.setattr(jobs, "do_jobs", fake)
@@ -378,8 +381,44 @@ def test_a_time_that_is_over_is_no_failure_but_unfinished(monkeypatch, capsys):
     monkeypatch.setattr(cli, "write_pages", lambda options: pytest.fail("pages"))
     monkeypatch.setenv("MANYVIEWS_STOP_AT", "inf")
     assert cli.main(["--profile", "smoke", "--runs", "sgd", "--time-limit", "90s"]) == 75
-    assert "1 runs are unfinished; the same command goes on" in capsys.readouterr().out
+    assert "Unfinished: 1 job; the same command goes on with it" in capsys.readouterr().out
     assert 80 < seconds_left() <= 90
+
+
+def test_a_run_that_another_command_makes_and_pages_out_of_time_are_unfinished_too(monkeypatch, capsys):
+    """As they would be written again and again without those results, or the next slice would not follow."""
+    monkeypatch.setattr(jobs, "do_jobs", lambda jobs, *options: [f"seed 0: folder: {BUSY}; wait"])
+    assert cli.main(["--profile", "smoke", "--runs", "sgd"]) == 75
+    monkeypatch.setattr(jobs, "do_jobs", lambda jobs, *options: [])
+    monkeypatch.setattr(cli, "write_pages", lambda options: [f"methods: {TIME_IS_OVER} before it was begun"])
+    assert cli.main(["--profile", "smoke", "--runs", "sgd", "--force"]) == 75
+    assert "the same command without --force goes on with it" in capsys.readouterr().out
+
+
+def test_what_is_to_be_made_again_is_kept_while_the_input_is_wrong(done, monkeypatch):
+    """Half of a run and a whole one lie there; the images are away."""
+    arguments = ["--profile", "smoke", "--runs", "baseline,sgd"]
+    assert cli.main(arguments) == 0
+    whole, half = (paths.run_folder("smoke", name, 0) for name in ("baseline", "sgd"))
+    half.rename(partial_folder(half))
+
+    def away(config):
+        raise ConfigError("the images are away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "load_dataset", away)
+        assert cli.main([*arguments, "--force"]) == 2
+    assert state_of(whole) is RunState.COMPLETE
+    assert state_of(half) is RunState.BEGUN
+
+
+def test_raw_pixels_whose_measuring_was_cut_short_are_measured_again(done):
+    arguments = ["--profile", "smoke", "--runs", "baseline"]
+    assert cli.main(arguments) == 0
+    done.clear()
+    (paths.results_root() / "smoke" / "raw_pixels.json").unlink()
+    assert cli.main(arguments) == 0
+    assert done == ["the data", "methods", "report"]
 
 
 @pytest.mark.parametrize(("given", "seconds"), [("90s", 90), ("9m", 540), ("2.5h", 9000)])

@@ -75,6 +75,10 @@ def test_the_paper_profile_departs_from_the_recipe_in_nothing():
         ({"views": {"crop_scale": [0.2, 1.2]}}, "crop_scale is a fraction of the area, at most 1"),
         ({"views": {"blur_kernel": 4}}, "blur_kernel must be odd, not 4"),
         (
+            {"views": {"blur_kernel": 17, "size": 8}},
+            r"views.blur_kernel \(17\) is too wide for views of 8 pixels; use 15",
+        ),
+        (
             {"n_views": 8, "training": {"views_per_batch": 3, "batch_size": 6}},
             r"training.views_per_batch \(3\) must divide n_views \(8\).*use one of \[2, 4, 8\]",
         ),

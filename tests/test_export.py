@@ -203,7 +203,7 @@ SPOILED = {
     "supervised": (lambda f: change_config(f, objective="supervised"), "'supervised' trains no projections"),
     "of another version": (
         lambda f: change_config(f, depht=18),
-        r"unknown parameter 'depht'.*; repeat the run",
+        r"unknown parameter 'depht'.*make its run again",
     ),
     "damaged configuration": (
         damage("config.json"),

@@ -1,5 +1,7 @@
 """What the probes are asked: splits, folds, draws, neighbours. Oracle: scikit-learn, used directly."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -201,6 +203,15 @@ def test_probes_that_cannot_work_are_refused_with_the_key_to_change(evaluation, 
     check_probes(dataset_of(10, 10), EvaluationConfig())
     with pytest.raises(ConfigError, match=message):
         check_probes(dataset_of(10, 10), EvaluationConfig(**evaluation))
+
+
+def test_a_class_of_one_training_image_is_named():
+    dataset = dataset_of(10, 10)
+    labels = dataset.train.labels.copy()
+    labels[10:19] = 0
+    lone = replace(dataset, train=Split(dataset.train.images, labels))
+    with pytest.raises(ConfigError, match="class 'b' has one training image, and the probes need two"):
+        check_probes(lone, EvaluationConfig())
 
 
 def test_example_neighbours_are_scikit_learns(made_up):

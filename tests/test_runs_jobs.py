@@ -19,6 +19,7 @@ from small import small_profile, small_run
 from manyviews.config import paths
 from manyviews.config.files import read_json, write_json
 from manyviews.config.schema import ConfigError
+from manyviews.config.surroundings import BUSY
 from manyviews.data.dataset import SPLITS, load_dataset
 from manyviews.runs import jobs
 from manyviews.runs.jobs import (
@@ -31,7 +32,7 @@ from manyviews.runs.jobs import (
     missing_runs,
     run_title,
 )
-from manyviews.runs.store import RunState, partial_folder, run_lock, state_of, write_table
+from manyviews.runs.store import RunBusy, RunState, partial_folder, run_lock, state_of, write_table
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +61,7 @@ def test_what_is_there_is_not_made_again_and_seeds_of_a_run_follow_each_other():
         ("resnet34_conv3_4", 0),
         ("resnet34_conv3_4", 1),
     ]
-    assert state_of(paths.run_folder("small", "resnet34_conv3_4", 0)) is RunState.MARKED
+    assert state_of(paths.run_folder("small", "resnet34_conv3_4", 0)) is RunState.COMPLETE  # until later
 
 
 def test_what_two_names_need_is_made_once():
@@ -239,8 +240,8 @@ def test_a_scheduler_that_is_not_there_is_a_wrong_input():
 
 
 def test_a_run_that_another_process_has_is_left_to_it():
-    with run_lock(paths.run_folder("small", "distinct2_4", 0)):
-        assert make_run(small_run("distinct2_4")) == ""
+    with run_lock(paths.run_folder("small", "distinct2_4", 0)), pytest.raises(RunBusy, match=BUSY):
+        make_run(small_run("distinct2_4"))
     assert state_of(paths.run_folder("small", "distinct2_4", 0)) is RunState.ABSENT
 
 
@@ -302,4 +303,14 @@ def test_the_number_at_a_time_can_be_said(monkeypatch):
     monkeypatch.setenv("MANYVIEWS_JOBS", "3")
     assert default_jobs() == 3
     monkeypatch.delenv("MANYVIEWS_JOBS")
-    assert default_jobs() >= 1
+    monkeypatch.setattr(jobs, "CPU_COUNT", 6)
+    for there, devices, at_once in ((0, 1, 6), (4, 0, 6), (4, 1, 4), (4, 2, 2), (1, 2, 1)):
+        monkeypatch.setattr(jobs, "gpus", lambda there=there: there)
+        assert default_jobs(devices) == at_once
+
+
+@pytest.mark.parametrize("given", ["two", "0", "-1", "1.5"])
+def test_another_number_at_a_time_is_refused(given, monkeypatch):
+    monkeypatch.setenv("MANYVIEWS_JOBS", given)
+    with pytest.raises(ConfigError, match=rf"\$MANYVIEWS_JOBS takes a whole number from 1, not '{given}'"):
+        default_jobs()

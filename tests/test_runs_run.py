@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import platform
 import shutil
 from functools import partial as partial_of
 from pathlib import Path
@@ -305,10 +307,32 @@ def test_a_crash_while_a_new_run_takes_the_old_ones_place_leaves_a_whole_one(mon
 
 def test_a_start_clears_what_a_killed_process_left_in_a_finished_run():
     run(small_run())
-    for name in ("checkpoint.pt", ".tmpA1b2C3"):
+    of_dead = f".new.{2**22 + 1}@{platform.node()}.notebook.ipynb"  # above the largest id of a process
+    ours = f".new.{os.getpid()}@{platform.node()}.notebook.ipynb"  # which is being written
+    for name in ("checkpoint.pt", of_dead, ours):
         (folder() / name).touch()
+    (folder() / ".ipynb_checkpoints").mkdir()  # as JupyterLab does beside a notebook that it shows
     assert jobs.missing_runs(["baseline"], small_profile(), [0]) == []
-    assert names(folder()) == WHOLE
+    assert names(folder()) == {*WHOLE, ours, ".ipynb_checkpoints"}
+
+
+def test_a_run_that_begins_anew_takes_nothing_from_the_one_before_wherever_it_was_killed(monkeypatch):
+    """Its folder is renamed, then deleted: a checkpoint without its config.json would be resumed."""
+    interrupt_run(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(store.shutil, "rmtree", lambda *_, **__: None)  # killed before it has deleted anything
+        mark_for_rerun(folder())
+    assert state_of(folder()) is RunState.ABSENT
+    assert run(small_run(training={"temperature": 0.3})).metrics["epoch"].tolist() == [0, 1, 2]
+    assert names(folder().parent) == {"seed0", "seed0.lock"}
+
+
+def test_a_run_of_another_version_is_named_with_the_fix():
+    run(small_run())
+    path = folder() / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"colour": "red"}))
+    with pytest.raises(ConfigError, match=r"config.json: of another version \(.*'colour'.*--force"):
+        run(small_run())
 
 
 def test_everyone_who_can_read_a_folder_can_read_its_weights():
@@ -362,6 +386,7 @@ def test_a_damaged_file_is_named_and_force_makes_the_run_again(name, damage):
     with pytest.raises(ConfigError, match=rf"{name}: .*make its run again.*--force"):
         load_own(small_profile())
     assert len(jobs.missing_runs(["baseline"], small_profile(), [0], force=True)) == 1
+    mark_for_rerun(folder())
     run(small_run())
     assert "baseline" in load_own(small_profile()).runs
 
@@ -480,7 +505,7 @@ def test_a_run_stops_after_a_whole_epoch_before_its_time_is_over_and_goes_on(mon
         with pytest.raises(OutOfTime, match=f"over after epoch {epoch} of 2; run this again to go on"):
             run(small_run())
         assert state_of(folder()) is RunState.BEGUN
-    left["seconds"] = 1e6
+    # Begun again, it does something however little time there is: here the probes at the end.
     pd.testing.assert_frame_equal(run(small_run()).metrics, unbroken)
 
 

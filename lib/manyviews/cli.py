@@ -18,7 +18,7 @@ from manyviews.config.files import clear_leftovers
 from manyviews.config.profiles import keep_profile, load_profile, with_data
 from manyviews.config.runs import ORIGINAL, STUDIES, run_specs
 from manyviews.config.schema import ConfigError, Profile, check_name
-from manyviews.config.surroundings import TIME_IS_OVER
+from manyviews.config.surroundings import BUSY, TIME_IS_OVER
 from manyviews.data.dataset import recognised
 
 NOTEBOOKS = {  # of the runs that have one of their own
@@ -179,14 +179,17 @@ def run_jobs(options: argparse.Namespace) -> list[str]:
         run_title,
     )
     from manyviews.runs.run import check
-    from manyviews.runs.store import RunState, state_of
+    from manyviews.runs.store import RAW_PIXELS, RunState, mark_for_rerun, state_of
 
     missing = missing_runs(options.runs, profile, options.seeds, options.force)
     dataset = load_dataset(profile.data)
     check(missing, dataset)
+    for config in missing if options.force else ():  # only now: wrong input costs no work
+        mark_for_rerun(paths.run_folder(config.profile, config.run, config.seed))
     folder = paths.results_root() / profile.profile
     jobs = []
-    if not (folder / f"{DATA_NOTEBOOK}.ipynb").exists() or missing:
+    data_files = (f"{DATA_NOTEBOOK}.ipynb", f"{RAW_PIXELS}.json")
+    if missing or not all((folder / name).exists() for name in data_files):
         work = partial(
             run_notebook, DATA_NOTEBOOK, folder / f"{DATA_NOTEBOOK}.ipynb", {"profile": profile.profile}
         )
@@ -245,6 +248,11 @@ def _check_writable(folder: Path) -> None:
         ) from None
 
 
+def _is_left(reason: str) -> bool:
+    """Whether a job has not failed but has only to be gone on with."""
+    return TIME_IS_OVER in reason or BUSY in reason
+
+
 def run_all(arguments: Sequence[str] | None = None) -> int:
     """Do what the options say; 0 if all went well, 1 if something failed, 75 if the time was over before."""
     options = parse_arguments(arguments)
@@ -272,10 +280,12 @@ def run_all(arguments: Sequence[str] | None = None) -> int:
     if options.data is not None:
         keep_profile(profile)
     failed = [] if options.report else run_jobs(options)
-    if left := [reason for reason in failed if TIME_IS_OVER in reason]:
-        print(f"{TIME_IS_OVER}: {len(left)} runs are unfinished; the same command goes on with them")
+    if not any(map(_is_left, failed)):
+        failed += write_pages(options)
+    if left := list(filter(_is_left, failed)):
+        same = f"the same command{' without --force' * options.force} goes on with"
+        print(f"Unfinished: {len(left)} job{'s' * (len(left) > 1)}; {same} {'them' if left[1:] else 'it'}")
         return UNFINISHED
-    failed += write_pages(options)
     for reason in failed:
         print(f"FAILED: {reason}", file=sys.stderr)
     if (folder / "report.html").exists():

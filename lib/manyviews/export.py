@@ -12,7 +12,7 @@ from manyviews.config.errors import Arguments, command
 from manyviews.config.files import check_sums, read_json, replacing
 from manyviews.config.schema import ConfigError, NetworkConfig, RunConfig, TrainingConfig, ViewConfig
 from manyviews.runs.environment import number_format
-from manyviews.runs.store import CURVES, Run, differences, load_run, partial_folder, state_of
+from manyviews.runs.store import CURVES, Run, differences, load_run, partial_folder, recorded_config, state_of
 from manyviews.simclr import models
 
 MAX_WORDS = 500  # of report.md; the assignment's limit
@@ -103,10 +103,7 @@ def read_config(folder: Path) -> RunConfig:
     if not path.exists():
         problem = "no config.json in it" if folder.is_dir() else "no such folder"
         raise ConfigError(f"{folder}: {problem}; give a run's, such as results/demo/baseline/seed0")
-    try:
-        config = RunConfig(**read_json(path))
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}; repeat the run with this version") from None
+    config = recorded_config(folder)
     if config.objective != "nt_xent":
         raise ConfigError(f"{path}: '{config.objective}' trains no projections; export a run of 'nt_xent'")
     return config

@@ -56,7 +56,8 @@ def command(program: str, work: Callable[[], int]) -> int:
     try:
         return work()
     except KeyboardInterrupt:
-        print(f"\n{program}: stopped; the same command goes on from here", file=sys.stderr)
+        same = f"the same command{' without --force' * ('--force' in sys.argv)} goes on from here"
+        print(f"\n{program}: stopped; {same}", file=sys.stderr)
         return 130
     except Exception as error:
         if os.environ.get("MANYVIEWS_DEBUG"):

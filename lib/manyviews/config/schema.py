@@ -278,6 +278,16 @@ class RunConfig(Profile):
             )
         return self
 
+    @model_validator(mode="after")
+    def _blur_fits(self) -> "RunConfig":
+        kernel, size = self.views.blur_kernel or 1, self.view_size
+        if kernel // 2 >= size:  # reflected once at an end, it must not reach beyond the other
+            raise ValueError(
+                f"views.blur_kernel ({kernel}) is too wide for views of {size} pixels; use {2 * size - 1} "
+                "at most"
+            )
+        return self
+
     @property
     def view_size(self) -> int:
         """Height and width of a view, pixels."""

@@ -16,6 +16,7 @@ FOREIGN = ("PYTHON", "IPYTHON", "JUPYTER", "MPL", "MATPLOTLIB")  # first letters
 PLACES = ("MANYVIEWS_RESULTS", "MANYVIEWS_DATA", "MANYVIEWS_TINY_IMAGENET", "MANYVIEWS_TENSORBOARD")
 KERNEL = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
 TIME_IS_OVER = "the time is over"
+BUSY = "another process is at work on this run"
 FIXED = {
     "PYTHONPATH": str(ROOT / "lib"),  # this checkout, whatever is installed
     "PYTHONUTF8": "1",

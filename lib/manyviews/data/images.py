@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dask.system import CPU_COUNT
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
@@ -210,7 +211,7 @@ def _pieces(
     reasons: Counter[str] = Counter()
     with (
         tqdm(total=total, desc=f"reading {text(root.name)}", unit="image", delay=2, file=sys.stdout) as bar,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(CPU_COUNT) as pool,
     ):
         for name, files, quotas in plan:
             for split, label, n in quotas:

@@ -198,6 +198,13 @@ def check_probes(dataset: Dataset, config: EvaluationConfig) -> None:
         raise ConfigError(f"evaluation.{key} {getattr(config, key)} {what}")
 
     labels = {name: torch.from_numpy(getattr(dataset, name).labels) for name in SPLITS}
+    of_classes = torch.bincount(labels["train"])
+    if of_classes.min() < 2:
+        name = dataset.class_names[int(of_classes.argmin())]
+        raise ConfigError(
+            f"class '{name}' has one training image, and the probes need two of each class; add "
+            "images of it, or leave the class out"
+        )
     fit, test = ood_split(len(labels["ood"]), config.ood_fit_fraction)
     if len(test) == 0:
         refuse("ood_fit_fraction", "leaves no OOD image to score; lower it")

@@ -6,10 +6,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dask.system import CPU_COUNT  # what we may use of the machine's cores: heeds affinity and cgroups
 from tqdm import tqdm
 
 from manyviews.config import paths
@@ -23,7 +24,6 @@ from manyviews.runs.store import (
     LAST_LOOK,
     RunState,
     check_recipe,
-    mark_for_rerun,
     partial_folder,
     read_table,
     state_of,
@@ -70,8 +70,12 @@ def default_jobs(devices: int = 1) -> int:
     The small networks of a laptop's profiles leave a second thread idle for much of its time; two runs of one
     thread each were seen to do a fifth more work than one run of two, and to suffer less from other programs.
     """
-    there = (gpus() if devices else 0) or os.cpu_count() or 1
-    return int(os.environ.get("MANYVIEWS_JOBS") or max(1, there // max(1, devices)))
+    if given := os.environ.get("MANYVIEWS_JOBS"):
+        if not (given.isdecimal() and int(given)):
+            raise ConfigError(f"$MANYVIEWS_JOBS takes a whole number from 1, not '{given}'")
+        return int(given)
+    there = (gpus() if devices else 0) or CPU_COUNT
+    return max(1, there // max(1, devices))
 
 
 def gpus() -> int:
@@ -90,7 +94,7 @@ def missing_runs(
         names: of notebooks/runs.yaml.
         profile: what they share.
         seeds: each run is made once for each.
-        force: have complete ones made again.
+        force: also complete ones, of whatever configuration; see store.mark_for_rerun.
     Raises:
         ConfigError: a run cannot be made in this profile, or was made with another configuration.
     """
@@ -101,9 +105,7 @@ def missing_runs(
     missing = []
     for config in configs:
         folder = paths.run_folder(config.profile, config.run, config.seed)
-        if force:
-            mark_for_rerun(folder)
-        if state_of(folder) is RunState.COMPLETE:
+        if state_of(folder) is RunState.COMPLETE and not force:
             check_recipe(config, folder)
             tidy(folder)
         else:
@@ -152,8 +154,9 @@ def _seconds_of_a_view(config: RunConfig, dataset: Dataset, at_once: int) -> flo
     recipe = recipe_of(config)
     batch = recipe.images_per_batch  # a pass over so many images is one step
     short = replace(recipe, n_views=recipe.views_per_batch, epochs=4, warmup_epochs=0, distinct=None)
+    short = replace(short, learning_rate=0.0)  # of a rate that needs its warm-up the loss could diverge
     images, threads = dataset.train.as_tensor()[:batch], torch.get_num_threads()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // at_once))
+    torch.set_num_threads(max(1, CPU_COUNT // at_once))
     model, times = make_model(config, dataset.train.n_classes), []
     precision = resolve_precision(config.training.precision)
     trainer = Trainer(model, images, short, precision=precision, name="")
@@ -206,7 +209,7 @@ def do_jobs(jobs: Sequence[Job], at_once: int | None = None, scheduler: str = ""
             begin()
         for number, future in enumerate(done, 1):
             job, reason = begun[future.key], _reason(future)
-            told = f"{reason or 'done'}{_resumed_with(job.config)}"
+            told = reason or f"done{_resumed_with(job.config)}"
             tqdm.write(f"[{number}/{len(jobs)}] {job.title}: {told}")  # above the bar
             reasons += [f"{job.title}: {reason}"] if reason else []
             begin()
@@ -230,7 +233,7 @@ def _workers(at_once: int, scheduler: str) -> "Iterator[Client]":
         with client:
             yield client
         return
-    threads = max(1, (os.cpu_count() or 1) // at_once)
+    threads = max(1, CPU_COUNT // at_once)
     environment = PROCESS_SETTINGS | {"OMP_NUM_THREADS": str(threads)}
     own = {name: value for name, value in environment.items() if name not in os.environ}
     settings = {"memory_limit": 0, "dashboard_address": None, "silence_logs": logging.CRITICAL}
@@ -296,12 +299,10 @@ def _resumed_with(config: RunConfig | None) -> str:
 
 
 def make_run(config: RunConfig) -> str:
-    """Make one run, in a process of do_jobs. One that another process is making is left to it."""
+    """Make one run, in a process of do_jobs."""
     from manyviews.runs.run import run
-    from manyviews.runs.store import RunBusy
 
-    with suppress(RunBusy):
-        run(config)
+    run(config)
     return ""
 
 

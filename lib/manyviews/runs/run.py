@@ -265,7 +265,8 @@ def _make(config: RunConfig, folder: Path, watch: Watch) -> None:
         write_table(metrics, partial / "metrics.csv")
         for each in watches:
             each(metrics)
-        _stop_in_time(progress, config.training.epochs)
+        if progress.epoch > done:  # else, resumed for the last probes, it would never begin them
+            _stop_in_time(progress, config.training.epochs)
 
     try:
         trainer.run(after_epoch)

@@ -17,9 +17,18 @@ from filelock import FileLock, Timeout
 
 from manyviews.config import paths
 from manyviews.config.errors import is_full
-from manyviews.config.files import check_sums, damaged, read_json, replacing, write_json, write_sums
+from manyviews.config.files import (
+    check_sums,
+    clear_leftovers,
+    damaged,
+    read_json,
+    replacing,
+    write_json,
+    write_sums,
+)
 from manyviews.config.runs import VARIANT, configure, deduplicate, run_specs
 from manyviews.config.schema import ConfigError, Profile, RunConfig
+from manyviews.config.surroundings import BUSY
 from manyviews.probes.predictions import accuracies
 
 CURVES = ("id_knn_accuracy", "id_linear_accuracy", "ood_knn_accuracy", "ood_linear_accuracy")
@@ -155,16 +164,21 @@ def replaced_folder(folder: Path) -> Path:
 def take_place(folder: Path) -> None:
     """Make a partial folder, which is whole by now, the run's. At any instant a folder is whole or away."""
     if folder.exists():
-        shutil.rmtree(replaced_folder(folder), ignore_errors=True)
-        folder.rename(replaced_folder(folder))
+        _put_away(folder, replaced_folder(folder))
     partial_folder(folder).rename(folder)
     tidy(folder)
 
 
+def _put_away(folder: Path, replaced: Path) -> None:
+    """Rename a folder to what is deleted next: in one step, where to delete it could be cut short."""
+    shutil.rmtree(replaced, ignore_errors=True)
+    folder.rename(replaced)
+
+
 def tidy(folder: Path) -> None:
     """Remove from a finished run what was needed to make it, and what a killed process left there."""
-    for unneeded in (folder / "checkpoint.pt", *folder.glob(".*")):
-        unneeded.unlink(missing_ok=True)
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    clear_leftovers(folder)
     shutil.rmtree(replaced_folder(folder), ignore_errors=True)
 
 
@@ -189,7 +203,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise RunBusy(f"{folder}: another process is at work on this run; wait for it to end") from None
+        raise RunBusy(f"{folder}: {BUSY}; wait for it to end") from None
     except OSError as error:
         if is_full(error):
             raise
@@ -204,7 +218,9 @@ def run_lock(folder: Path) -> Iterator[None]:
 def mark_for_rerun(folder: Path) -> None:
     """Have a run begin anew. A finished one keeps its numbers until the new one replaces them."""
     with run_lock(folder):
-        shutil.rmtree(partial_folder(folder), ignore_errors=True)
+        if partial_folder(folder).exists():
+            _put_away(partial_folder(folder), replaced_folder(folder))
+            shutil.rmtree(replaced_folder(folder), ignore_errors=True)
         if folder.exists():
             (folder / RERUN).touch()
 
@@ -215,13 +231,27 @@ def failures(profile: Profile) -> dict[str, str]:
     return {f"{path.parent.parent.name}, {path.parent.stem}": read_json(path)["reason"] for path in folders}
 
 
+def recorded_config(folder: Path) -> RunConfig:
+    """The configuration of the run in a folder.
+
+    Raises:
+        ConfigError: it is missing, damaged or another version's; names the file.
+    """
+    path = folder / "config.json"
+    values = read_json(path)
+    try:
+        return RunConfig(**values)
+    except ConfigError as error:
+        raise damaged(path, f"of another version ({error})") from None
+
+
 def check_recipe(config: RunConfig, folder: Path) -> None:
     """See that what lies in a run's folder was made by the same configuration.
 
     Raises:
         ConfigError: it was not; names what differs, and what to do.
     """
-    there = RunConfig(**read_json(folder / "config.json"))
+    there = recorded_config(folder)
     differing = differences(there.recipe(), config.recipe())
     if differing:
         force = "" if variant_of(config.run) else " (run_all.sh: --force)"
@@ -257,7 +287,7 @@ def load_run(folder: Path) -> Run:
         path = folder / f"{name}.csv"
         return read_table(path) if path.exists() else None
 
-    config = RunConfig(**read_json(folder / "config.json"))
+    config = recorded_config(folder)
     run = Run(
         config.run,
         config.seed,
@@ -291,7 +321,8 @@ def load_own(profile: Profile) -> Results:
             made.setdefault(worker, []).append(load_run(folder))
     runs = {name: made[worker] for name, worker in workers.items() if worker in made}
     path = root / f"{RAW_PIXELS}.csv"
-    return Results(runs, _with_whole_numbers(read_table(path)) if path.exists() else None, published=False)
+    whole = path.exists() and path.with_suffix(".json").exists()  # else it is being measured again
+    return Results(runs, _with_whole_numbers(read_table(path)) if whole else None, published=False)
 
 
 def load_variants(profile: Profile) -> Runs:
