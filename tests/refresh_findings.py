@@ -80,6 +80,8 @@ def budget(results: Results, margin: float) -> str:
     ]
     whole = [(lengths[0], lengths[-1])] if len(lengths) > 2 else []
     for shorter, longer in (*itertools.pairwise(lengths), *whole):
+        if obstacle(runs, [shorter, longer]):
+            continue
         factor = runs[longer][0].summary["steps"] / runs[shorter][0].summary["steps"]
         gap = difference(runs, longer, shorter, MAIN)
         lines.append(

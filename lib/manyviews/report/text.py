@@ -1,6 +1,6 @@
 """The few sentences whose wording depends on results: what the templates of templates/ are filled with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from manyviews.probes.predictions import accuracies
 from manyviews.report.tables import (
     MAIN,
     MEASURE_TITLES,
+    NOT_RUN,
     difference_text,
     in_markdown,
     percent,
@@ -23,8 +24,8 @@ from manyviews.report.tables import (
 )
 from manyviews.runs.environment import number_format
 from manyviews.runs.store import CURVES, Results, Runs, each_once
-from manyviews.stats.compare import compare, holm, no_gain
-from manyviews.stats.dose import dose_curve, saturation
+from manyviews.stats.compare import SAME_RUN, compare, holm, no_gain
+from manyviews.stats.dose import FRESH, dose_curve, saturation
 from manyviews.stats.frontier import cheapest_reaching, recipes
 from manyviews.stats.intervals import CONFIDENCE, MIN_SEEDS
 
@@ -129,11 +130,14 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
     n_views = specs.runs["views8"].n_views
     curves = [[dose_curve(runs, name, measure, margin) for measure in CURVES] for name in DOSES]
     families = [holm(compare(runs, name, [MAIN], margin)) for name in INTERACTIONS]
+    not_met = _why_not(note for family in families for note in family["note"])
     families = [family[family["relation"].notna()] for family in families]
     beside = own is not None and results.published
     twice = _row(compare(runs, "length", [MAIN], margin, "length_half"), "baseline")
     epochs = {run: runs[run][0].config.training.epochs for run in specs.members("length") if run in runs}
     longest = max(epochs, key=epochs.__getitem__, default="baseline")
+    further = None if longest == "baseline" else _row(compare(runs, "length", [MAIN], margin), longest)
+    more = _why_not([] if further is None else [further.note])
     four_times = [("baseline", "length_quarter"), ("length_4", "baseline")]
     same = [(run, of, _row(compare(runs, "length", [MAIN], margin, of), run)) for run, of in four_times]
     larger = _row(compare(runs, "original", [MAIN], margin), "resnet34")
@@ -151,8 +155,11 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         same=[row for row in same if not row[-1].note],
         epochs=epochs,
         longest=longest,
-        further=None if longest == "baseline" else _row(compare(runs, "length", [MAIN], margin), longest),
-        doses=[(of[0], saturation(of[0]), _others(of[1:])) for of in curves],
+        further=None if further is None or further.note else further,
+        more=more,
+        doses=[(of[0], saturation(of[0]), _others(of[1:]), _why_no_dose(of[0])) for of in curves],
+        not_met=not_met,
+        no_budget=_why_not([twice.note, larger.note]),
         families=families,
         ways=sum(map(len, families)),
         seeds_of_ways=max((family["n"].max() for family in families if len(family)), default=0),
@@ -199,6 +206,17 @@ def _trainings(runs: Runs, names: Sequence[str], profile: Profile) -> tuple[int,
     """How many of the named runs are there and how many there can be, those of one training counted once."""
     there = {runs[name][0].name for name in names if name in runs}
     return len(there), len(there | set(deduplicate(names, profile).values()))
+
+
+def _why_not(notes: Iterable[str]) -> str:
+    """Why nothing is said of some runs: what keeps them from being compared, if it is not that they lack."""
+    obstacles = (note for note in notes if note and not note.startswith((NOT_RUN, SAME_RUN, FRESH)))
+    return next((f"not compared ({note})" for note in obstacles), NOT_RUN)
+
+
+def _why_no_dose(curve: pd.DataFrame) -> str:
+    """The same of a dose curve; empty if something is said of it."""
+    return "" if (curve["note"] == "").any() else _why_not(curve["note"])
 
 
 def _others(curves: Sequence[pd.DataFrame]) -> dict[str, list[str]]:

@@ -9,6 +9,8 @@ from manyviews.runs.store import Run, Runs
 from manyviews.stats.compare import SAME_RUN, compare, final_accuracy
 from manyviews.stats.intervals import FIELDS, outer_ends
 
+FRESH = "fresh"  # note of the reference, which draws new views for ever
+
 
 @dataclass(frozen=True)
 class Saturation:
@@ -50,7 +52,7 @@ def dose_curve(runs: Runs, comparison: str, measure: str, margin: float) -> pd.D
     rows.sort(key=lambda row: row["distinct"])
     if reference in runs:
         fresh = final_accuracy(runs[reference], measure)
-        about = {"run": reference, "distinct": draws(runs[reference][0]), "note": "fresh"}
+        about = {"run": reference, "distinct": draws(runs[reference][0]), "note": FRESH}
         rows.append(about | asdict(fresh))
     columns = ["run", "distinct", *FIELDS, "difference", "low", "high", "relation", "note"]
     return pd.DataFrame(rows, columns=columns)
