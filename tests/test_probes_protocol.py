@@ -210,7 +210,7 @@ def test_a_class_of_one_training_image_is_named():
     labels = dataset.train.labels.copy()
     labels[10:19] = 0
     lone = replace(dataset, train=Split(dataset.train.images, labels))
-    with pytest.raises(ConfigError, match="class 'b' has one training image, and the probes need two"):
+    with pytest.raises(ConfigError, match="class 'b' has one training image, too few"):
         check_probes(lone, EvaluationConfig())
 
 

@@ -198,13 +198,6 @@ def check_probes(dataset: Dataset, config: EvaluationConfig) -> None:
         raise ConfigError(f"evaluation.{key} {getattr(config, key)} {what}")
 
     labels = {name: torch.from_numpy(getattr(dataset, name).labels) for name in SPLITS}
-    of_classes = torch.bincount(labels["train"])
-    if of_classes.min() < 2:
-        name = dataset.class_names[int(of_classes.argmin())]
-        raise ConfigError(
-            f"class '{name}' has one training image, and the probes need two of each class; add "
-            "images of it, or leave the class out"
-        )
     fit, test = ood_split(len(labels["ood"]), config.ood_fit_fraction)
     if len(test) == 0:
         refuse("ood_fit_fraction", "leaves no OOD image to score; lower it")
@@ -215,7 +208,15 @@ def check_probes(dataset: Dataset, config: EvaluationConfig) -> None:
         few = "leaves less than one image of each unseen class to fit the probes on; raise it"
         refuse("ood_fit_fraction", few)
     folds = [rows for rows, _ in ood_folds(labels["ood"], config.ood_folds)]
-    fewest = min(len(rows) for rows in (fit, *folds, *few_label_draws(labels, config)))
+    try:
+        draws = list(few_label_draws(labels, config))
+    except ValueError:
+        name = dataset.class_names[int(torch.bincount(labels["train"]).argmin())]
+        raise ConfigError(
+            f"class '{name}' has one training image, too few to draw as many labels of each class; add "
+            "images of it, or leave the class out"
+        ) from None
+    fewest = min(map(len, (fit, *folds, *draws)))
     if config.neighbours > fewest:
         refuse("neighbours", f"exceeds the {fewest} fitted images; lower it")
     if config.sweep:
