@@ -45,7 +45,9 @@ def choices(results: Results, margin: float) -> str:
     headers = ["choice", "run", "passes of an image", "cost", "k-NN (%)", "points above the baseline"]
     parts = [table([*headers, "relation", "n"], rows)]
     if missing:
-        parts.append(f"Not run: {'; '.join(missing)}.")
+        pages = f"../results/published/{PROFILE}"
+        others = f"[controls]({pages}/controls.md) and [scaling]({pages}/scaling.md) name the study's others"
+        parts.append(f"Of these not run: {'; '.join(missing)}; {others}.")
     return "\n\n".join(parts)
 
 
@@ -59,7 +61,7 @@ def beside_baseline(results: Results, name: str, margin: float) -> list[str]:
         f"{draws(run) / 2:.0f}",
         f"{ratio(run, reference):.2f}",
         accuracy_text(accuracy),
-        note if gap is None else difference_text(vars(gap)),
+        f"not compared: {note}" if gap is None else difference_text(vars(gap)),
         "" if gap is None else decided(gap, margin),
         f"{accuracy['n']:.0f}",
     ]
@@ -95,6 +97,8 @@ def budget(results: Results, margin: float) -> str:
                 f"**{words}**, *{title(name)}*, for {cost:.2f} times the baseline's multiply-adds: "
                 f"{difference_text(vars(gap))} points, {bought(gap, margin)}."
             )
+    if {"length_2", "length_4"} & runs.keys() - set(lengths):
+        lines.append(f"Longer trainings have fewer than {MIN_SEEDS} seeds: see the table.")
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -179,9 +183,10 @@ def with_findings(page: str) -> str:
         "## What was found",
         text.answers(results, profile).data,
         "## What each choice is worth",
-        "Beside the baseline, seed by seed and image by image. *Passes of an image*: how often a pair of its "
-        "views is trained on. *Cost*: multiply-adds of the training, the baseline's are 1. Brackets and "
-        "relations as above.",
+        "Beside the baseline, seed by seed and image by image; a run of one seed, beside the baseline of "
+        "that seed, not its mean. ±: half the width of the wider 95 % interval. *Passes of an image*: how often a "
+        "pair of its views is trained on. *Cost*: multiply-adds of the training, the baseline's are 1. "
+        "Brackets and relations as above.",
         choices(results, margin),
         "Yardsticks, by the same accuracy:",
         yardsticks(results),

@@ -40,7 +40,9 @@ def results_text() -> str:
             f" training costs]({folder}/report_files/plateau.png)"
         )
         left = [title(run) for run in run_specs().of_study(ORIGINAL) if run not in results.runs]
-        caption = "Supervised training sees the labels." + f" Not run: {', '.join(left)}." * bool(left)
+        caption = "Supervised training sees the labels." + f" Of these not run: {', '.join(left)}." * bool(
+            left
+        )
         shown = [_further(answers, answered)] if parts else [answers, figure, caption]
         parts += [f"### {heading}", *shown, f"In full: {links}."]
         answered |= {line[:2] for line in answers.splitlines() if NOT_RUN not in line}

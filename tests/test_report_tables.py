@@ -178,15 +178,15 @@ def test_what_four_times_a_training_gains_is_told_where_the_original_s_was_not_r
     said = answers(lengths)
     gains = said[said.index("4 times the training. Its eight views were not run. But ") :].split("; ")
     assert "8 views for 1 epoch are all but *ResNet-18, 2 views*, 4 epochs, which gains +10.0 (" in gains[0]
-    assert gains[0].endswith(" points over two views for 1 epoch (n = 3)")
+    assert gains[0].endswith(" points over two views for 1 epoch: higher (n = 3)")
     assert gains[1].startswith("8 views for 4 epochs are all but *ResNet-18, 4 x epochs*, 16 epochs, which")
-    assert "points over two views for 4 epochs (n = 1)." in gains[1]
-    assert re.search(
-        r"budget\.\*\* From the baseline to 16 epochs: \+10\.0 \(.*\) points, undecided \(n = 1", said
-    )
+    assert "points over two views for 4 epochs: undecided (n = 1)." in gains[1]
+    assert re.search(r"budget\.\*\* From 4 to 16 epochs: \+10\.0 \(.*\) points, undecided \(n = 1", said)
     assert "which gains" not in answers(FINALS | lengths)
     few = answers(FINALS | lengths | {"views8": [0.5]})  # of the original's own, one seed: the others help
-    assert re.search(r"to \*ResNet-34, 8 views\* \(n = 1\)\. Likewise, 8 views for 1 epoch are all but", few)
+    assert re.search(
+        r"to \*ResNet-34, 8 views\*: undecided \(n = 1\)\. Likewise, 8 views for 1 epoch are all but", few
+    )
     assert "not compared (not run: ResNet-34, 2 views). But" in answers(lengths | {"views8": [0.5]})
 
 
@@ -208,16 +208,16 @@ def test_what_more_than_the_baseline_s_length_buys_is_told_with_its_seeds():
     original = {name: FINALS[name] for name in ("baseline", "resnet34")}
     said = answers(original | {"length_half": [0.1] * 3, "length_4": [0.3]})
     assert "From 2 to 4 epochs, *ResNet-18, 2 views*: +12.0" in said
-    assert re.search(r"; from there to 16 epochs: \+10\.0.*, undecided \(n = 1\)\. From the base", said)
+    assert re.search(r"; from 4 to 16 epochs: \+10\.0.*, undecided \(n = 1\)\. From the base", said)
 
 
 @pytest.mark.parametrize(
-    ("half", "words"), [([0.1] * 3, "does"), ([0.15, 0.19, 0.24], "may"), ([0.23] * 3, "does not either")]
+    ("half", "words"), [([0.1] * 3, "do"), ([0.15, 0.19, 0.24], "may"), ([0.23] * 3, "do not either")]
 )
 def test_of_a_larger_network_and_of_longer_training_it_is_said_which_pays(half, words):
     """The gain of the network is ruled out; that of the epochs is there, undecided, or ruled out."""
     said = answers({"baseline": [0.22] * 3, "length_half": half, "resnet34": [0.16, 0.17, 0.18]})
-    assert f"This larger network does not pay, longer training {words}. " in said
+    assert f"For twice the cost, this larger network does not pay, twice the epochs {words}. " in said
     assert "), so no gain of 2.0 (n = 3)." in said
     of_three = {"baseline": [0.22] * 3, "length_half": half, "resnet34": [0.2] * 3, "length_2": [0.3] * 3}
     assert "From 2 to 4 epochs, *ResNet-18, 2 views*" in answers(of_three)
@@ -230,7 +230,7 @@ def test_the_longer_training_is_advised_only_where_it_is_as_accurate_and_what_lo
     assert "*ResNet-18, 4 x epochs* reaches 41.0 % (n = 3)" in said
     assert "four or eight views of an image in one loss show no gain over two" in said
     assert "show no decided gain over two" in answers(arms | {"k8_outside": [0.27, 0.35, 0.33]})
-    assert "length, *4 in a batch, SupCon L_out* differs by -19.0 (" in said
+    assert "length, beside *2 in a batch*, *4 in a batch, SupCon L_out* differs by -19.0 (" in said
     worse = answers(arms | {"k8_outside": [0.07, 0.08, 0.09]})
     assert worse.count("*4 in a batch, SupCon L_out*") == 1
     assert "**worse is *8 in a batch, SupCon L_out*: -23.0 (" in worse
@@ -281,10 +281,10 @@ def test_answers_without_runs_say_so_and_one_seed_decides_nothing():
     assert answers({}).count("ot run") == 4  # the gain, the dose, interaction, a budget
     one = answers({"length_4": [0.7], "distinct2_4": [0.3], "joint": [0.3], "k4_outside": [0.5]})
     assert "teach as much**" not in one
-    assert "in one loss are not judged, with one seed or two (n = 1). At the" in one
-    assert "length, *4 in a batch, SupCon L_out* differs by +20.0" in one
+    assert "in one loss are not judged, with fewer than 3 seeds (n = 1). At the" in one
+    assert "length, beside *2 in a batch*, *4 in a batch, SupCon L_out* differs by +20.0" in one
     two = answers({"joint": [0.3], "k4_outside": [0.5], "k8_outside": [0.2]})  # the best alone would flatter
-    assert "; the worst, *8 in a batch, SupCon L_out*, by -10.0 (" in two
+    assert " and *8 in a batch, SupCon L_out* differs by -10.0 (" in two
     assert "how many distinct views an image needs is not decided" in one
     assert "n = 1" in one
 
