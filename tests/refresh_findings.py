@@ -184,9 +184,9 @@ def with_findings(page: str) -> str:
         text.answers(results, profile).data,
         "## What each choice is worth",
         "Beside the baseline, seed by seed and image by image; a run of one seed, beside the baseline of "
-        "that seed, not its mean. ±: half the width of the wider 95 % interval. *Passes of an image*: how often a "
-        "pair of its views is trained on. *Cost*: multiply-adds of the training, the baseline's are 1. "
-        "Brackets and relations as above.",
+        "that seed, not its mean. ±: half the width of the wider 95 % interval. *Passes of an image*: how "
+        "often a pair of its views is trained on. *Cost*: multiply-adds of the training, the baseline's are "
+        "1. Brackets and relations as above.",
         choices(results, margin),
         "Yardsticks, by the same accuracy:",
         yardsticks(results),
