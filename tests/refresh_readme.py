@@ -9,6 +9,7 @@ from manyviews.config.runs import ORIGINAL, run_specs
 from manyviews.report import text
 from manyviews.report.tables import title
 from manyviews.runs.store import load_published
+from manyviews.stats.intervals import MIN_SEEDS
 
 README = paths.ROOT / "README.md"
 BEGIN, END = "<!-- results: written by tests/refresh_readme.py -->", "<!-- end of results -->"
@@ -23,7 +24,8 @@ PROFILES = {  # in this order, as far as they are published
 def results_text() -> str:
     """For each profile whose results come with the project answers, a figure, and where the rest is.
 
-    The first profile gives all its answers, a further one those that were not run before it.
+    The first profile gives all its answers, a further one those that were not run before it, or with too few
+    seeds.
     """
     parts: list[str] = []
     answered: set[str] = set()
@@ -45,8 +47,14 @@ def results_text() -> str:
         )
         shown = [_further(answers, answered)] if parts else [answers, figure, caption]
         parts += [f"### {heading}", *shown, f"In full: {links}."]
-        answered |= {line[:2] for line in answers.splitlines() if NOT_RUN not in line}
+        answered |= {line[:2] for line in answers.splitlines() if _is_answer(line)}
     return "\n\n".join(parts) or "No results are published: not run."
+
+
+def _is_answer(line: str) -> bool:
+    """Whether an answer's runs were made, those of its first number with seeds enough."""
+    seeds = re.search(r"n = (\d+)", line)
+    return NOT_RUN not in line and (seeds is None or int(seeds[1]) >= MIN_SEEDS)
 
 
 def _further(answers: str, answered: set[str]) -> str:
