@@ -19,7 +19,7 @@ from small import small_profile, small_run
 from manyviews.config import paths
 from manyviews.config.files import read_json, write_json
 from manyviews.config.schema import ConfigError
-from manyviews.config.surroundings import BUSY
+from manyviews.config.surroundings import BUSY, cores
 from manyviews.data.dataset import SPLITS, load_dataset
 from manyviews.runs import jobs
 from manyviews.runs.jobs import (
@@ -80,7 +80,7 @@ def test_two_processes_make_runs_and_one_that_fails_keeps_none_from_running(caps
     done = [paths.run_folder("small", config.run, config.seed) for config in configs]
     states = [state_of(folder) for folder in done]
     assert states == [RunState.COMPLETE, RunState.FAILED, RunState.COMPLETE]
-    threads = max(1, os.cpu_count() // 2)
+    threads = max(1, cores() // 2)
     assert {read_json(folder / "environment.json")["threads"] for folder in done[::2]} == {threads}
     assert sorted(line[:5] for line in capsys.readouterr().out.splitlines() if line[:1] == "[") == [
         "[1/3]",
@@ -303,7 +303,7 @@ def test_the_number_at_a_time_can_be_said(monkeypatch):
     monkeypatch.setenv("MANYVIEWS_JOBS", "3")
     assert default_jobs() == 3
     monkeypatch.delenv("MANYVIEWS_JOBS")
-    monkeypatch.setattr(jobs, "CPU_COUNT", 6)
+    monkeypatch.setattr(jobs, "cores", lambda: 6)
     for there, devices, at_once in ((0, 1, 6), (4, 0, 6), (4, 1, 4), (4, 2, 2), (1, 2, 1)):
         monkeypatch.setattr(jobs, "gpus", lambda there=there: there)
         assert default_jobs(devices) == at_once

@@ -499,8 +499,7 @@ def test_a_run_stops_after_a_whole_epoch_before_its_time_is_over_and_goes_on(mon
     """Where another epoch would end too late, and where all probes at the end would; nothing is lost."""
     unbroken = run(small_run()).metrics
     monkeypatch.setenv("MANYVIEWS_RESULTS", str(tmp_path / "slices"))
-    left = {"seconds": 0.0}
-    monkeypatch.setattr(runs_run, "seconds_left", lambda: left["seconds"])
+    monkeypatch.setattr(runs_run, "seconds_left", lambda: 0.0)
     for epoch in (1, 2):
         with pytest.raises(OutOfTime, match=f"over after epoch {epoch} of 2; run this again to go on"):
             run(small_run())

@@ -253,8 +253,13 @@ def _is_left(reason: str) -> bool:
     return TIME_IS_OVER in reason or BUSY in reason
 
 
+def _again(force: bool) -> str:
+    """What goes on with unfinished work: with --force it would begin anew."""
+    return f"the same command{' without --force' * force}"
+
+
 def run_all(arguments: Sequence[str] | None = None) -> int:
-    """Do what the options say; 0 if all went well, 1 if something failed, 75 if the time was over before."""
+    """Do what the options say; 0 if all went well, 1 if something failed, 75 if something is unfinished."""
     options = parse_arguments(arguments)
     profile: Profile = options.profile
     folder = paths.results_root() / profile.profile
@@ -283,8 +288,8 @@ def run_all(arguments: Sequence[str] | None = None) -> int:
     if not any(map(_is_left, failed)):
         failed += write_pages(options)
     if left := list(filter(_is_left, failed)):
-        same = f"the same command{' without --force' * options.force} goes on with"
-        print(f"Unfinished: {len(left)} job{'s' * (len(left) > 1)}; {same} {'them' if left[1:] else 'it'}")
+        jobs, them = ("jobs", "them") if left[1:] else ("job", "it")
+        print(f"Unfinished: {len(left)} {jobs}; {_again(options.force)} goes on with {them}")
         return UNFINISHED
     for reason in failed:
         print(f"FAILED: {reason}", file=sys.stderr)
@@ -299,4 +304,5 @@ def run_all(arguments: Sequence[str] | None = None) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """run_all.sh, and how it ends: see config.errors.command for the exit status."""
-    return command("run_all.sh", lambda: run_all(arguments))
+    force = "--force" in (sys.argv if arguments is None else arguments)
+    return command("run_all.sh", lambda: run_all(arguments), _again(force))

@@ -41,9 +41,13 @@ def sentence(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {error} (traceback: {log.name})"
 
 
-def command(program: str, work: Callable[[], int]) -> int:
+def command(program: str, work: Callable[[], int], again: str = "the same command") -> int:
     """Do the work of a command.
 
+    Args:
+        program: its name.
+        work: gives the exit status.
+        again: what goes on with the work if it is stopped.
     Returns:
         Its exit status: what `work` gives; 2 for a wrong input, 1 for another failure, 130 if it was stopped.
         With $MANYVIEWS_DEBUG, failures are raised instead.
@@ -56,8 +60,7 @@ def command(program: str, work: Callable[[], int]) -> int:
     try:
         return work()
     except KeyboardInterrupt:
-        same = f"the same command{' without --force' * ('--force' in sys.argv)} goes on from here"
-        print(f"\n{program}: stopped; {same}", file=sys.stderr)
+        print(f"\n{program}: stopped; {again} goes on from here", file=sys.stderr)
         return 130
     except Exception as error:
         if os.environ.get("MANYVIEWS_DEBUG"):

@@ -54,6 +54,13 @@ def places() -> dict[str, str]:
     return {name: str(Path(os.environ[name]).absolute()) for name in PLACES if os.environ.get(name)}
 
 
+def cores() -> int:
+    """How many of the machine's cores we may use, as a scheduler or a container may allot fewer than all."""
+    from dask.system import CPU_COUNT  # only here, as it takes a quarter of a second
+
+    return CPU_COUNT
+
+
 def seconds_left() -> float:
     """Until what runs here has to stop: $MANYVIEWS_STOP_AT, in seconds since 1970; without it, for ever."""
     return float(os.environ.get("MANYVIEWS_STOP_AT", "inf")) - time.time()

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dask.system import CPU_COUNT
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from manyviews.config.paths import ROOT
 from manyviews.config.schema import LIMITS, DataConfig, suggest
+from manyviews.config.surroundings import cores
 from manyviews.data.dataset import SPLITS, Built, DataError, Split, area_downsample, demand, warn
 
 RECIPE = 1  # counts changes of the arrays made from the same pictures
@@ -211,7 +211,7 @@ def _pieces(
     reasons: Counter[str] = Counter()
     with (
         tqdm(total=total, desc=f"reading {text(root.name)}", unit="image", delay=2, file=sys.stdout) as bar,
-        ThreadPoolExecutor(CPU_COUNT) as pool,
+        ThreadPoolExecutor(cores()) as pool,
     ):
         for name, files, quotas in plan:
             for split, label, n in quotas:

@@ -133,11 +133,12 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
     not_met = _why_not(note for family in families for note in family["note"])
     families = [family[family["relation"].notna()] for family in families]
     beside = own is not None and results.published
+    yours = _row(compare(own.runs, "original", [MAIN], margin, "resnet34"), "views8") if beside else None
     twice = _row(compare(runs, "length", [MAIN], margin, "length_half"), "baseline")
     epochs = {run: runs[run][0].config.training.epochs for run in specs.members("length") if run in runs}
     longest = max(epochs, key=epochs.__getitem__, default="baseline")
-    further = None if longest == "baseline" else _row(compare(runs, "length", [MAIN], margin), longest)
-    more = _why_not([] if further is None else [further.note])
+    further = _row(compare(runs, "length", [MAIN], margin), longest) if longest != "baseline" else None
+    more = "" if further is None else further.note
     four_times = [("baseline", "length_quarter"), ("length_4", "baseline")]
     same = [(run, of, _row(compare(runs, "length", [MAIN], margin, of), run)) for run, of in four_times]
     larger = _row(compare(runs, "original", [MAIN], margin), "resnet34")
@@ -147,7 +148,7 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         data=_about(runs),
         there=there,
         asked=asked,
-        yours=_row(compare(own.runs, "original", [MAIN], margin, "resnet34"), "views8") if beside else None,
+        yours=None if yours is None or yours.note else yours,
         n_views=n_views,
         passes=n_views // 2,
         exact=deduplicate(["resnet18_views8"], profile).get("resnet18_views8") == "length_4",
@@ -155,8 +156,8 @@ def answers(results: Results, profile: Profile, own: Results | None = None) -> M
         same=[row for row in same if not row[-1].note],
         epochs=epochs,
         longest=longest,
-        further=None if further is None or further.note else further,
-        more=more,
+        further=None if more else further,
+        more=_why_not([more]),
         doses=[(of[0], saturation(of[0]), _others(of[1:]), _why_no_dose(of[0])) for of in curves],
         not_met=not_met,
         no_budget=_why_not([twice.note, larger.note]),

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dask.system import CPU_COUNT  # what we may use of the machine's cores: heeds affinity and cgroups
 from tqdm import tqdm
 
 from manyviews.config import paths
@@ -18,7 +17,7 @@ from manyviews.config.errors import sentence
 from manyviews.config.files import read_json
 from manyviews.config.runs import configure, deduplicate, run_specs
 from manyviews.config.schema import ConfigError, Profile, RunConfig
-from manyviews.config.surroundings import TIME_IS_OVER, clean_room, places, seconds_left
+from manyviews.config.surroundings import TIME_IS_OVER, clean_room, cores, places, seconds_left
 from manyviews.data.dataset import SPLITS, Dataset
 from manyviews.runs.store import (
     LAST_LOOK,
@@ -74,7 +73,7 @@ def default_jobs(devices: int = 1) -> int:
         if not (given.isdecimal() and int(given)):
             raise ConfigError(f"$MANYVIEWS_JOBS takes a whole number from 1, not '{given}'")
         return int(given)
-    there = (gpus() if devices else 0) or CPU_COUNT
+    there = (gpus() if devices else 0) or cores()
     return max(1, there // max(1, devices))
 
 
@@ -156,7 +155,7 @@ def _seconds_of_a_view(config: RunConfig, dataset: Dataset, at_once: int) -> flo
     short = replace(recipe, n_views=recipe.views_per_batch, epochs=4, warmup_epochs=0, distinct=None)
     short = replace(short, learning_rate=0.0)  # of a rate that needs its warm-up the loss could diverge
     images, threads = dataset.train.as_tensor()[:batch], torch.get_num_threads()
-    torch.set_num_threads(max(1, CPU_COUNT // at_once))
+    torch.set_num_threads(max(1, cores() // at_once))
     model, times = make_model(config, dataset.train.n_classes), []
     precision = resolve_precision(config.training.precision)
     trainer = Trainer(model, images, short, precision=precision, name="")
@@ -233,7 +232,7 @@ def _workers(at_once: int, scheduler: str) -> "Iterator[Client]":
         with client:
             yield client
         return
-    threads = max(1, CPU_COUNT // at_once)
+    threads = max(1, cores() // at_once)
     environment = PROCESS_SETTINGS | {"OMP_NUM_THREADS": str(threads)}
     own = {name: value for name, value in environment.items() if name not in os.environ}
     settings = {"memory_limit": 0, "dashboard_address": None, "silence_logs": logging.CRITICAL}
